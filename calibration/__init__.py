@@ -1,0 +1,1 @@
+"""Calibration images and the activation ranges that they give."""

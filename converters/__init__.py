@@ -1,0 +1,1 @@
+"""From a Keras EfficientNet to a verified, quantized .tflite file."""

@@ -1,0 +1,1 @@
+"""Boards: how to reach them, what state they are in, and how they are measured."""
