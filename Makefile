@@ -1,0 +1,52 @@
+# Everything needs only Python >= 3.10 with venv, and make. `make lock` also needs uv.
+#   make test PYTHON=python3.12 VENV=.venv312    another Python, in an environment of its own
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PINS := .ci/constraints.txt
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.installed ## create .venv with everything that the demo and the tests need
+
+demo: venv ## convert, verify and measure EfficientNet-Lite0 on this machine
+	$(BIN)/edgeeff demo
+
+test: venv ## run the tests; pass options to pytest with ARGS='-k scaling'
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: venv ## ruff, mypy and the direction of the imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: venv ## print our figures beside those of the plain way, from one run
+	$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -s $(ARGS)
+
+lock: ## choose the versions and hashes anew where pyproject.toml asks for it
+	uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate \
+	  --extra host --extra lite-weights --group test --group lint \
+	  --custom-compile-command 'make lock' --output-file $(PINS) pyproject.toml >/dev/null
+
+clean: ## remove the environment and everything made by tools
+	rm -rf $(VENV) build dist edgeeff.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What is installed is what the pins say, by hash, from wheels: no compiler, no surprise.
+$(VENV)/.pinned: $(PINS)
+	@echo 'Installing TensorFlow, LiteRT and the tools into $(VENV): about 3 GB, a few minutes ...'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes --requirement $(PINS)
+	@touch $@
+
+# The project itself cannot carry a hash, so it is a step of its own; setuptools is among the pins.
+$(VENV)/.installed: pyproject.toml $(VENV)/.pinned
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
