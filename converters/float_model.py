@@ -1,0 +1,190 @@
+"""The float .tflite that everything starts from: batch 1, one signature, preprocessing fused, a known head.
+
+TensorFlow runs in a child process (`trace`); what follows is done on the graph, so a float .tflite that a user brings
+goes the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+from typing import Literal
+
+from edgeeff import errors
+from edgeeff.converters import preprocessing
+from edgeeff.converters.graph import Graph
+from edgeeff.converters.trace import INPUT_NAME, OUTPUT_NAME, Request, encode
+from edgeeff.errors import EdgeeffError, MissingExtraError, ModelError
+
+SIGNATURE = "serving_default"
+TIME_LIMIT_S = 3600.0
+HOST_PACKAGES = ("tensorflow", "ai_edge_litert", "litert_quantizer")
+
+Head = Literal["softmax", "logits"]
+
+
+@dataclass(frozen=True)
+class FloatModel:
+    """A float .tflite in memory: input (1, height, width, 3) float32 pixels 0..255, output (1, classes) float32."""
+
+    content: bytes
+    resolution: tuple[int, int]
+    classes: int
+    head: Head
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    """What its preprocessing does to pixels: (x - mean) / std per channel."""
+    packages: dict[str, str]
+
+
+def require_host() -> None:
+    """Raise MissingExtraError where the packages that convert are not installed."""
+    for package in HOST_PACKAGES:
+        if util.find_spec(package) is None:
+            raise MissingExtraError(f"{package}, needed to convert,", "host")
+
+
+def trace(request: Request, say: Callable[[str], None], time_limit_s: float = TIME_LIMIT_S) -> dict[str, str]:
+    """Run a request in a TensorFlow process of its own; the float .tflite is then at `request.output`.
+
+    Returns the versions of what made it. Raises the child's own error, or ModelError with the end of its log when it
+    died; on any exception, KeyboardInterrupt included, the child is ended first.
+    """
+    command = [sys.executable, "-m", "edgeeff.converters.trace", encode(request)]
+    answer: dict[str, object] = {}
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        timer = threading.Timer(time_limit_s, process.kill)
+        timer.start()
+        try:
+            for line in process.stdout or ():
+                answer = json.loads(line)
+                if "stage" in answer:
+                    say(str(answer["stage"]))
+            process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+        if "error" in answer:
+            raise _child_error(answer)
+        if "result" not in answer:
+            log.seek(0)
+            raise ModelError(_death(process.returncode, log.read()))
+    result = answer["result"]
+    if not isinstance(result, dict):
+        raise ModelError(f"the converting process answered {result!r}")
+    return {str(key): str(value) for key, value in result.items()}
+
+
+def finish(
+    content: bytes, *, head: Head | None, packages: dict[str, str], input_range: tuple[float, float] | None = None
+) -> FloatModel:
+    """Make a float .tflite ready to quantize: check that it is a classifier, fuse preprocessing, set head and signature.
+
+    `head` None keeps the one that the model has. Raises ModelError when it is quantized already, has dynamic dimensions, has not one image input and one row of
+    scores as output, or when it is unknown which pixel values it expects.
+    """
+    graph = Graph(content)
+    _check_classifier(graph)
+    affine = preprocessing.fuse(graph, input_range)
+    kept = _set_head(graph, head)
+    graph.set_signature(SIGNATURE, INPUT_NAME, OUTPUT_NAME)
+    _, height, width, _ = graph.shape(graph.inputs[0])
+    std = tuple(float(value) for value in 1.0 / affine.scale)
+    mean = tuple(float(value) for value in -affine.offset / affine.scale)
+    return FloatModel(
+        content=graph.content(),
+        resolution=(height, width),
+        classes=graph.shape(graph.outputs[0])[1],
+        head=kept,
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        packages=packages,
+    )
+
+
+def _check_classifier(graph: Graph) -> None:
+    if len(graph.inputs) != 1:
+        raise ModelError(f"the model has {len(graph.inputs)} inputs; an image classifier has one")
+    if len(graph.outputs) != 1:
+        raise ModelError(f"the model has {len(graph.outputs)} outputs; a classifier has one: a score for each class")
+    source, sink = graph.inputs[0], graph.outputs[0]
+    for index, what in ((source, "input"), (sink, "output")):
+        if graph.dtype(index) != "float32":
+            raise ModelError(
+                f"the model's {what} is {graph.dtype(index)}: it is quantized already; give the float model it came from"
+            )
+    for operator in graph.operators:
+        for index in operator.outputs:
+            if graph.dtype(index) in ("int8", "uint8", "int16"):
+                raise ModelError(
+                    f"the model is quantized already ({graph.kind(operator)} {graph.name(index)} is "
+                    f"{graph.dtype(index)}); give the float model it came from"
+                )
+    dynamic = [index for operator in graph.operators for index in operator.outputs if -1 in graph.shape(index)]
+    if -1 in graph.shape(source) or dynamic:
+        index = source if -1 in graph.shape(source) else dynamic[0]
+        raise ModelError(
+            f"the model has dynamic dimensions, first in '{graph.name(index)}' {graph.shape(index)}: XNNPACK and the "
+            "Edge TPU need fixed ones; convert it again from the Keras model with edgeeff, or trace it at batch 1"
+        )
+    shape = graph.shape(source)
+    if len(shape) != 4 or shape[3] != 3:
+        raise ModelError(f"the model's input has the shape {shape}; an image classifier takes (1, height, width, 3)")
+    if shape[0] != 1:
+        raise ModelError(f"the model takes batches of {shape[0]}; a device runs one image at a time: convert it at batch 1")
+    if len(graph.shape(sink)) != 2 or graph.shape(sink)[1] < 2:
+        raise ModelError(
+            f"the model is no classifier: its output has the shape {graph.shape(sink)}, not (1, classes) with at least "
+            "two classes (one sigmoid score for two classes: train it with a Dense(2) head and a softmax)"
+        )
+
+
+def _set_head(graph: Graph, head: Head | None) -> Head:
+    output = graph.outputs[0]
+    last = graph.producer(output)
+    has_softmax = last is not None and graph.kind(last) == "SOFTMAX"
+    if last is not None and graph.kind(last) == "LOGISTIC":
+        raise ModelError(
+            "the model ends in a sigmoid (several labels at once); edgeeff converts single-label classifiers, whose "
+            "scores a softmax makes"
+        )
+    if head == "logits" and has_softmax and last is not None:
+        graph.set_output(int(last.inputs[0]))
+        graph.remove(last)
+    if head == "softmax" and not has_softmax:
+        options = graph.schema.SoftmaxOptionsT()
+        options.beta = 1.0
+        scores = graph.add_tensor("softmax", graph.shape(output), "float32")
+        graph.insert(len(graph.operators), "SOFTMAX", [output], [scores], options)
+        graph.set_output(scores)
+    return head or ("softmax" if has_softmax else "logits")
+
+
+def _child_error(answer: dict[str, object]) -> EdgeeffError:
+    cls = getattr(errors, str(answer["type"]), EdgeeffError)
+    error: EdgeeffError = cls.__new__(cls)
+    # The message was made in the child by the class's own __init__; only the text is restored here.
+    Exception.__init__(error, str(answer["error"]))
+    return error
+
+
+def _death(code: int, log: str) -> str:
+    lines = [line for line in log.splitlines() if line.strip()]
+    end = "\n".join(lines[-12:])
+    if code < 0:
+        name = signal.Signals(-code).name
+        if name == "SIGKILL":
+            return f"the TensorFlow process was killed, most likely for want of memory (a B7 needs 4 GB).\n{end}"
+        return f"the TensorFlow process died of {name}.\n{end}"
+    return f"the TensorFlow process ended with status {code}.\n{end}"

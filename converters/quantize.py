@@ -1,0 +1,220 @@
+"""A float .tflite and activation ranges become a quantized .tflite, with the input and output types asked for.
+
+The arithmetic of quantization is litert-quantizer's; which ranges it gets, and what is left to it, is decided here.
+No TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeeff.converters.float_model import SIGNATURE, FloatModel
+from edgeeff.converters.graph import Graph
+from edgeeff.converters.preprocessing import PIXEL_MAX, Affine
+from edgeeff.converters.schemes import Scheme
+from edgeeff.converters.trace import INPUT_NAME
+from edgeeff.errors import CalibrationError, InputError, MissingExtraError
+
+IoType = Literal["float32", "uint8", "int8"]
+Ranges = dict[str, tuple[float, float]]
+"""Smallest and largest value of each activation tensor, by its name in the float .tflite."""
+
+SOFTMAX_QUANTIZATION = (1.0 / 256.0, 0)
+PIXEL_QUANTIZATION = {"uint8": (1.0, 0), "int8": (1.0, -128)}
+
+
+def collect_ranges(
+    model: FloatModel,
+    images: Iterable[npt.NDArray[np.uint8]],
+    *,
+    threads: int = 1,
+    tick: Callable[[], None] = lambda: None,
+) -> Ranges:
+    """Run images (height, width, 3; uint8 pixels) through the float model; return every tensor's minimum and maximum.
+
+    One pass, one image in memory at a time; `tick` is called after each. The ranges of the input and of the
+    preprocessing behind it are what pixels 0..255 can become, whatever the images hold. Raises CalibrationError when
+    there is no image or when an activation is not finite.
+    """
+    with _quiet():
+        calibrator, recipes = _calibrator(model, threads)
+        count = 0
+        for image in images:
+            sample = image[np.newaxis].astype(np.float32)
+            calibrator.calibrate({SIGNATURE: [{INPUT_NAME: sample}]}, recipes)
+            count += 1
+            tick()
+    if count == 0:
+        raise CalibrationError("no calibration image was given; activation ranges need at least one")
+    ranges: Ranges = {
+        name: (float(np.min(entry["min"])), float(np.max(entry["max"])))
+        for name, entry in calibrator.get_model_qsvs().items()
+    }
+    broken = [name for name, (low, high) in ranges.items() if not (np.isfinite(low) and np.isfinite(high))]
+    if broken:
+        raise CalibrationError(
+            f"the float model computes values that are not finite, first in '{broken[0]}': its weights are broken or "
+            "its input is not what it was trained on (--input-range)"
+        )
+    return ranges | _known_ranges(model)
+
+
+def quantize(
+    model: FloatModel, scheme: Scheme, ranges: Ranges | None, *, input_type: IoType, output_type: IoType
+) -> bytes:
+    """Quantize a float model by a scheme; the result takes pixels 0..255 and gives scores in the types asked for.
+
+    `ranges` is needed by schemes that are calibrated. Raises InputError for an output type that the scheme cannot give.
+    """
+    if scheme.calibrated and ranges is None:
+        raise InputError(f"the scheme {scheme.name} needs activation ranges")
+    if scheme.name == "float32":
+        content = model.content
+    else:
+        with _quiet():
+            content = _run_quantizer(model, scheme, ranges, float_output=output_type == "float32")
+    graph = Graph(content)
+    _set_input_type(graph, input_type)
+    _set_output_type(graph, output_type, model.head)
+    return graph.content()
+
+
+def _run_quantizer(model: FloatModel, scheme: Scheme, ranges: Ranges | None, *, float_output: bool) -> bytes:
+    from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe  # noqa: PLC0415
+
+    operators, algorithms = qtyping.TFLOperationName, algorithm_manager.AlgorithmName
+    work = quantizer.Quantizer(model.content)
+    if scheme.name == "float16":
+        work.update_quantization_recipe(
+            ".*",
+            operators.ALL_SUPPORTED,
+            qtyping.OpQuantizationConfig(
+                weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+                compute_precision=qtyping.ComputePrecision.FLOAT,
+                explicit_dequantize=True,
+            ),
+            algorithms.FLOAT_CASTING,
+        )
+    else:
+        recipes = {
+            "dynamic": recipe.dynamic_wi8_afp32,
+            "weight-only": recipe.weight_only_wi8_afp32,
+            "int8": recipe.static_wi8_ai8,
+            "int16x8": recipe.static_wi8_ai16,
+        }
+        work.load_quantization_recipe(recipes[scheme.name]())
+    if scheme.calibrated and float_output:
+        # A softmax quantized to 1/256 ties the small scores and costs what a float softmax over the classes does.
+        for kept_float in (operators.SOFTMAX, operators.OUTPUT) if model.head == "softmax" else (operators.OUTPUT,):
+            work.update_quantization_recipe(".*", kept_float, algorithm_key=algorithms.NO_QUANTIZE)
+    statistics = (
+        {name: {"min": np.array([low]), "max": np.array([high])} for name, (low, high) in ranges.items()}
+        if scheme.calibrated and ranges is not None
+        else None
+    )
+    result = work.quantize(statistics)
+    return bytes(result.quantized_model)
+
+
+def _calibrator(model: FloatModel, threads: int) -> tuple[Any, Any]:
+    try:
+        from litert_quantizer import calibrator, recipe, recipe_manager  # noqa: PLC0415
+        from litert_quantizer.utils import qsv_utils  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtraError("litert-quantizer", "host") from error
+    recipes = recipe_manager.RecipeManager()
+    recipes.load_quantization_recipe(recipe.static_wi8_ai8())
+    collecting = calibrator.Calibrator(
+        model.content,
+        num_threads=threads,
+        # LiteRT's profiler reads the tensors as they pass: 2.7 times less memory than keeping all of them.
+        mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
+        # Quantizer.calibrate would use a moving average, which clips the logits.
+        qsv_update_func=qsv_utils.min_max_update,
+    )
+    return collecting, recipes
+
+
+def _known_ranges(model: FloatModel) -> Ranges:
+    """Ranges that follow from the pixel range alone, for the input and the preprocessing convolution."""
+    graph = Graph(model.content)
+    source = graph.inputs[0]
+    known: Ranges = {graph.name(source): (0.0, PIXEL_MAX)}
+    first = graph.operators[0]
+    scale = 1.0 / np.asarray(model.std)
+    affine = Affine(scale, -np.asarray(model.mean) * scale)
+    if not affine.is_identity and graph.kind(first) == "DEPTHWISE_CONV_2D":
+        known[graph.name(int(first.outputs[0]))] = affine.span
+    return known
+
+
+def _set_input_type(graph: Graph, wanted: IoType) -> None:
+    inner = graph.inputs[0]
+    have = graph.dtype(inner)
+    if have == wanted:
+        return
+    shape = graph.shape(inner)
+    if wanted == "float32":
+        outer = graph.add_tensor("image_float", shape, "float32")
+        graph.insert(0, "QUANTIZE", [outer], [inner], graph.schema.QuantizeOptionsT())
+    else:
+        outer = graph.add_tensor(f"image_{wanted}", shape, wanted, quantization=PIXEL_QUANTIZATION[wanted])
+        if have == "float32":
+            graph.insert(0, "DEQUANTIZE", [outer], [inner], graph.schema.DequantizeOptionsT())
+        elif have == "int16":
+            # No kernel requantizes 8 bits to 16: the way leads over float.
+            pixels = graph.add_tensor("image_float", shape, "float32")
+            graph.insert(0, "QUANTIZE", [pixels], [inner], graph.schema.QuantizeOptionsT())
+            graph.insert(0, "DEQUANTIZE", [outer], [pixels], graph.schema.DequantizeOptionsT())
+        else:
+            graph.insert(0, "QUANTIZE", [outer], [inner], graph.schema.QuantizeOptionsT())
+    graph.set_input(outer)
+
+
+def _set_output_type(graph: Graph, wanted: IoType, head: str) -> None:
+    inner = graph.outputs[0]
+    have = graph.dtype(inner)
+    if have == wanted:
+        return
+    shape, end = graph.shape(inner), len(graph.operators)
+    if wanted == "float32" or have == "int16":
+        # 16 bits are not requantized to 8 unsigned ones by any kernel: the way leads over float.
+        outer = graph.add_tensor("scores_float", shape, "float32")
+        graph.insert(end, "DEQUANTIZE", [inner], [outer], graph.schema.DequantizeOptionsT())
+        graph.set_output(outer)
+        if wanted != "float32":
+            _set_output_type(graph, wanted, head)
+        return
+    if have == "int8":
+        quantization = graph.tensor(inner).quantization
+        scale, zero_point = float(quantization.scale[0]), int(quantization.zeroPoint[0]) + 128
+    elif head == "softmax":
+        scale, zero_point = SOFTMAX_QUANTIZATION
+        zero_point -= 128 if wanted == "int8" else 0
+    else:
+        raise InputError(
+            f"--output-type {wanted} with logits needs their range, which only --scheme int8 collects: "
+            "take float32 outputs, a softmax, or --scheme int8"
+        )
+    outer = graph.add_tensor(f"scores_{wanted}", shape, wanted, quantization=(scale, zero_point))
+    graph.insert(end, "QUANTIZE", [inner], [outer], graph.schema.QuantizeOptionsT())
+    graph.set_output(outer)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep litert-quantizer's own prints and progress bars from the user's terminal and from JSON output."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,5 @@
+"""Run edgeeff with `python -m edgeeff`."""
+
+from edgeeff.cli import main
+
+main()

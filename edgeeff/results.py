@@ -1,0 +1,316 @@
+"""What edgeeff measures and makes, as frozen dataclasses that are written and read as JSON records.
+
+Times are seconds and sizes are bytes; field names end in `_s` and `_bytes` to say so. A record names its schema and
+that schema's version; a reader takes every version up to its own and refuses newer ones.
+
+History of the schema versions:
+  conversion  1  first
+  profile     1  first
+  demo        1  first
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import edgeeff
+from edgeeff.errors import RecordError
+from edgeeff.files import sha256
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file on disk and what makes it that file and no other."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+    @classmethod
+    def of(cls, path: Path) -> ModelFile:
+        """Read size and sha256 of the file at `path`."""
+        return cls(str(path), sha256(path), path.stat().st_size)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What ran a model: the package's name, its version, and the delegate that was asked for."""
+
+    name: str
+    version: str
+    delegate: str = "xnnpack"
+
+
+@dataclass(frozen=True)
+class Device:
+    """The machine that a record is about; `emulated` is true when a program stood in for it."""
+
+    name: str
+    machine: str
+    system: str
+    cpu: str
+    cores: int
+    emulated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The head that every record carries."""
+
+    schema: ClassVar[str]
+    schema_version: ClassVar[int]
+
+    edgeeff_version: str = edgeeff.__version__
+    created: str = field(default_factory=lambda: _now())
+    runtime: Runtime | None
+    device: Device
+    packages: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TensorContract:
+    """What a model takes or gives: shape, dtype, and real = (stored - zero_point) * scale where it is quantized."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationUse:
+    """Which images set the activation ranges: `kind` is "synthetic", "folder" or "none"."""
+
+    kind: str
+    count: int
+    seed: int
+    folder: str | None = None
+    method: str = "min/max"
+    note: str = ""
+    images: tuple[tuple[str, str], ...] = ()
+    """Relative path and sha256 of every image of a folder."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was verified of a file."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a quantized file's outputs compare with the float file's on the same probe images."""
+
+    images: int
+    same_top1: float
+    """Fraction of images with the same best class, 0 to 1."""
+    max_difference: float
+    """Largest absolute difference of any output."""
+    correlation: float
+    """Pearson correlation of all outputs of all images, -1 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionRecord(Record):
+    """How a .tflite file was made, and what was verified of it."""
+
+    schema: ClassVar[str] = "edgeeff/conversion"
+    schema_version: ClassVar[int] = 1
+
+    model: ModelFile
+    source: str
+    """A variant's name, a phi, or the path of the model that was given."""
+    source_sha256: str | None
+    weights: str
+    scheme: str
+    classes: int
+    resolution: tuple[int, int]
+    """Height and width in pixels."""
+    output: str
+    """"softmax" or "logits"."""
+    input_contract: TensorContract
+    output_contract: TensorContract
+    macs: int
+    float_size_bytes: int
+    calibration: CalibrationUse
+    agreement: Agreement
+    checks: tuple[Check, ...]
+    warnings: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each step."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latency of one inference over all measuring processes, in seconds."""
+
+    p50_s: float
+    p90_s: float
+    mean_s: float
+    min_s: float
+    interval_s: tuple[float, float]
+    """95 % bootstrap interval of the p50, resampled over processes."""
+    runs: int
+    processes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileRecord(Record):
+    """Latency and memory of one file on one device."""
+
+    schema: ClassVar[str] = "edgeeff/profile"
+    schema_version: ClassVar[int] = 1
+
+    model: ModelFile
+    threads: int
+    mode: str
+    """"quick" or "full"; quick figures are for a first look, not for a report."""
+    latency: Latency
+    import_s: float
+    load_s: float
+    first_inference_s: float
+    peak_rss_bytes: int
+    runtime_rss_bytes: int
+    """Memory of the process after importing the runtime, before the model is loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRecord(Record):
+    """What `edgeeff demo` did on this machine."""
+
+    schema: ClassVar[str] = "edgeeff/demo"
+    schema_version: ClassVar[int] = 1
+
+    float_conversion: ConversionRecord
+    int8_conversion: ConversionRecord
+    float_profile: ProfileRecord
+    int8_profile: ProfileRecord
+    latency_ratio: float
+    """int8 p50 divided by float p50, interleaved."""
+    size_ratio: float
+    photographs: tuple[DemoPhotograph, ...]
+    agreement: float
+    """Fraction of the photographs with the same best class in float and int8."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DemoPhotograph:
+    """One sample image and what both models see in it."""
+
+    name: str
+    float_class: str
+    float_score: float
+    int8_class: str
+    int8_score: float
+
+
+RECORDS: dict[str, type[Record]] = {cls.schema: cls for cls in (ConversionRecord, ProfileRecord, DemoRecord)}
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def to_dict(value: Any) -> Any:
+    """Turn a dataclass into plain JSON types; every record inside carries its schema and version first."""
+    import msgspec  # noqa: PLC0415 - `edgeeff --help` must not pay for it
+
+    plain = msgspec.to_builtins(value)
+    return _with_schema(value, plain)
+
+
+def to_json(value: Any) -> str:
+    """Write a dataclass as one JSON document, indented by two, ending in a newline."""
+    return json.dumps(to_dict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_record(path: Path) -> Record:
+    """Read a record of any kind.
+
+    Raises RecordError when the file is missing, no JSON, no record of edgeeff, of a newer schema version, or when a
+    field is missing or of the wrong type (the message names the field).
+    """
+    import msgspec  # noqa: PLC0415
+
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"cannot read the record {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise RecordError(f"{path} is no JSON document ({error}); give a record written by edgeeff") from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, str) or schema not in RECORDS:
+        raise RecordError(f"{path} is no record of edgeeff: its schema is {schema!r}, known are {', '.join(RECORDS)}")
+    cls = RECORDS[schema]
+    version = document.get("schema_version")
+    if not isinstance(version, int) or version < 1:
+        raise RecordError(f"{path} has no valid schema_version ({version!r})")
+    if version > cls.schema_version:
+        raise RecordError(
+            f"{path} is {schema} version {version}; this edgeeff reads up to {cls.schema_version}: install a newer one"
+        )
+    try:
+        return msgspec.convert(document, cls)
+    except msgspec.ValidationError as error:
+        raise RecordError(f"{path} is no valid {schema} record: {error}") from error
+
+
+@cache
+def this_device() -> Device:
+    """Describe the machine that this process runs on."""
+    import os  # noqa: PLC0415
+
+    name = _first_line(Path("/proc/device-tree/model")).rstrip("\0") or platform.node() or "local"
+    cpu = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in _lines(Path("/proc/cpuinfo"))
+            if line.lower().startswith(("model name", "hardware", "model\t"))
+        ),
+        platform.processor() or "unknown",
+    )
+    system = f"{platform.system()} {platform.release()}"
+    return Device(name, platform.machine(), system, cpu, len(os.sched_getaffinity(0)))
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _with_schema(value: Any, plain: Any) -> Any:
+    if isinstance(value, Record):
+        head: dict[str, Any] = {"schema": value.schema, "schema_version": value.schema_version}
+        return head | {key: _with_schema(getattr(value, key), item) for key, item in plain.items()}
+    return plain
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _first_line(path: Path) -> str:
+    return next(iter(_lines(path)), "")
