@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 import string
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from edgeeff.errors import InputError, UnknownNameError
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 PHI_MIN, PHI_MAX = -3.0, 7.0
 BASE_RESOLUTION = 224
+NOMINAL_PHI = "the median of the phis that the published depth, width and resolution imply, to the nearest half"
 MIN_RESOLUTION = 32  # five halvings still leave one pixel; Keras draws the line here too
 
 Family = Literal["b", "v2", "lite", "edgetpu", "phi"]
@@ -133,7 +133,7 @@ class Network:
 
 @dataclass(frozen=True)
 class ImpliedPhi:
-    """The phi that each published coefficient of one variant would need by itself."""
+    """The phi that each published coefficient of one variant would need by itself, to three decimals."""
 
     depth: float
     width: float
@@ -186,26 +186,31 @@ class Variant:
         if self.name in _DESIGNS:
             return None
         return ImpliedPhi(
-            depth=math.log(self.depth, ALPHA),
-            width=math.log(self.width, BETA),
-            resolution=math.log(self.resolution / BASE_RESOLUTION, GAMMA),
+            depth=round(math.log(self.depth, ALPHA), 3),
+            width=round(math.log(self.width, BETA), 3),
+            resolution=round(math.log(self.resolution / BASE_RESOLUTION, GAMMA), 3),
         )
 
     @property
     def phi(self) -> float | None:
-        """The nominal phi: the median of the three implied ones, to the nearest half."""
+        """The nominal phi, as `NOMINAL_PHI` says it."""
         implied = self.implied_phi
         if implied is None:
             return None
-        return round(2 * statistics.median((implied.depth, implied.width, implied.resolution))) / 2
+        median = sorted((implied.depth, implied.width, implied.resolution))[1]
+        return round(2 * median) / 2
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the variant table: resolution in pixels, top-1 in percent."""
+    """One line of the variant table: resolution in pixels, published top-1 in percent with its source.
+
+    `phi` is nominal for a variant, exact for a "phi" network; `implied_phi` is None where it has no meaning.
+    """
 
     variant: str
     phi: float | None
+    implied_phi: ImpliedPhi | None
     depth: float
     width: float
     resolution: int
@@ -393,12 +398,12 @@ def compound(
     growth = alpha * beta**2 * gamma**2
     if not abs(growth - 2) <= tolerance:
         raise InputError(
-            f"alpha * beta^2 * gamma^2 is {growth:.4g}, further than {tolerance:g} from 2: a step of phi would not double "
-            f"the MACs; {'lower' if growth > 2 else 'raise'} alpha ({alpha:g}), beta ({beta:g}) or gamma ({gamma:g}), "
-            "or raise the tolerance"
+            f"alpha * beta^2 * gamma^2 is {growth:.4g}, further than {tolerance:g} from 2: a step of phi would not "
+            f"double the MACs; {'lower' if growth > 2 else 'raise'} alpha ({alpha:g}), beta ({beta:g}) or "
+            f"gamma ({gamma:g}), or raise the tolerance"
         )
     depth, width, resolution = (round(constant**phi, 12) for constant in (alpha, beta, gamma))
-    return Scaling(phi, depth, width, resolution, flops_growth=round(growth, 12))
+    return Scaling(float(phi), depth, width, resolution, flops_growth=round(growth, 12))
 
 
 def round_filters(channels: int, width: float, floor: float = 0.9) -> int:
@@ -521,9 +526,11 @@ def macs(net: Network, classes: int = 1000, include_top: bool = True, resolution
 
 def row(net: Network) -> Row:
     """Return the line of the variant table that describes a network with its 1000 ImageNet classes."""
+    variant = VARIANTS.get(net.name)
     return Row(
         variant=net.name,
         phi=net.phi,
+        implied_phi=None if variant is None else variant.implied_phi,
         depth=net.depth,
         width=net.width,
         resolution=net.resolution,
