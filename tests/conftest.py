@@ -1,0 +1,97 @@
+"""What several test modules need: the material beside the project, a built wheel, and an environment without extras."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Image folders and models that are not part of the project."""
+    folder = Path(os.environ.get("EDGEEFF_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"needs the image folders in {folder}/data; set EDGEEFF_SHARED to where they are")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository as a download brings it: nothing built, nothing installed, the links kept."""
+    copy = tmp_path_factory.mktemp("checkout") / "edgeeff-main"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, copy / name)
+    for name in ("edgeeff", "converters", "devices", "calibration"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def sdist(checkout: Path) -> Path:
+    """The source distribution, built from the checkout."""
+    return _build(checkout, "sdist")
+
+
+@pytest.fixture(scope="session")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source distribution, so that neither may lack a file."""
+    unpacked = tmp_path_factory.mktemp("sdist")
+    shutil.unpack_archive(sdist, unpacked)
+    (source,) = unpacked.iterdir()
+    return _build(source, "wheel")
+
+
+@pytest.fixture(scope="session")
+def light_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that holds the wheel and what its metadata requires without extras, nothing else.
+
+    The required packages are copied from the running environment, so no package index is needed.
+    """
+    venv = tmp_path_factory.mktemp("light") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    python = venv / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    (site_packages,) = venv.glob("lib/python3.*/site-packages")
+    (metadata,) = site_packages.glob("edgeeff-*.dist-info")
+    for name in _required_without_extras(importlib.metadata.Distribution.at(metadata)):
+        distribution = importlib.metadata.distribution(name)
+        assert distribution.files, f"{name} does not say which files it has"
+        for file in distribution.files:
+            if ".." not in file.parts and "__pycache__" not in file.parts:
+                (site_packages / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(str(distribution.locate_file(file)), site_packages / file)
+    return python
+
+
+def _build(source: Path, kind: str) -> Path:
+    """Build what `pip` would build, with the setuptools of this environment."""
+    code = f"import sys; from setuptools.build_meta import build_{kind}; build_{kind}(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(source / "dist")]
+    result = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (made,) = (source / "dist").iterdir()
+    return made
+
+
+def _required_without_extras(distribution: importlib.metadata.Distribution) -> set[str]:
+    names: set[str] = set()
+    waiting = [distribution]
+    while waiting:
+        for line in waiting.pop().requires or ():
+            requirement = Requirement(line)
+            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if wanted and requirement.name not in names:
+                names.add(requirement.name)
+                waiting.append(importlib.metadata.distribution(requirement.name))
+    return names
