@@ -275,7 +275,7 @@ def this_device() -> Device:
         (
             line.split(":", 1)[1].strip()
             for line in _lines(Path("/proc/cpuinfo"))
-            if line.lower().startswith(("model name", "hardware", "model\t"))
+            if line.lower().startswith(("model name", "hardware"))
         ),
         platform.processor() or "unknown",
     )

@@ -1,0 +1,347 @@
+"""The whole way from a variant, a phi or a model file to a verified .tflite file and its record.
+
+This module only orders the steps; each step is a module beside it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeeff import results, scaling
+from edgeeff.calibration import images, synthetic
+from edgeeff.converters import float_model, inspect, metadata, quantize, runtime, schemes, verify
+from edgeeff.converters.float_model import FloatModel, Head
+from edgeeff.converters.quantize import IoType, Ranges
+from edgeeff.converters.schemes import Scheme
+from edgeeff.converters.trace import Request
+from edgeeff.errors import CalibrationError, InputError, ModelError
+from edgeeff.files import check_writable, sha256, write_atomic
+from edgeeff.progress import Progress, Silent
+from edgeeff.results import CalibrationUse, ConversionRecord, ModelFile
+
+DEFAULT_SAMPLES = 128
+PROBES = 16
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is converted: exactly one of a variant's name, a phi, or the path of a model."""
+
+    variant: str | None = None
+    phi: float | None = None
+    model: Path | None = None
+    weights: str | None = None
+    """"imagenet", "none" or a file; None means imagenet for variants and none for a phi, which nobody has trained."""
+    classes: int | None = None
+    resolution: int | None = None
+    alpha: float = scaling.ALPHA
+    beta: float = scaling.BETA
+    gamma: float = scaling.GAMMA
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.variant, self.phi, self.model) if value is not None]
+        if len(given) != 1:
+            raise InputError("say what to convert with exactly one of --variant NAME, --phi NUMBER or --model PATH")
+        if self.model is not None and (self.weights, self.classes) != (None, None):
+            raise InputError("--weights and --classes are for --variant and --phi; a model file brings its own")
+        if self.classes is not None and self.classes < 2:
+            raise InputError(f"a classifier has at least 2 classes, not {self.classes}")
+
+    @property
+    def network(self) -> scaling.Network | None:
+        """The network's description, None for a model file."""
+        if self.variant is not None:
+            return scaling.network(self.variant, resolution=self.resolution)
+        if self.phi is not None:
+            return scaling.phi_network(
+                self.phi, self.resolution, alpha=self.alpha, beta=self.beta, gamma=self.gamma
+            )
+        return None
+
+    @property
+    def name(self) -> str:
+        """A short name for files and messages."""
+        network = self.network
+        if network is not None:
+            return network.name
+        return Path(str(self.model)).stem
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Which images set the activation ranges: those of a folder, or synthetic ones when it is None."""
+
+    folder: Path | None = None
+    samples: int = DEFAULT_SAMPLES
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What the file takes and gives; None keeps the scheme's or the model's own."""
+
+    input_type: IoType | None = None
+    output_type: IoType | None = None
+    head: Head | None = None
+    input_range: tuple[float, float] | None = None
+    labels: Path | None = None
+
+
+def default_output(source: Source, scheme: str) -> Path:
+    """Return the file name that is used when none is given, e.g. b2_int8.tflite, in the current folder."""
+    return Path(f"{source.name}_{scheme}.tflite")
+
+
+def convert(
+    source: Source,
+    *,
+    scheme: str = "int8",
+    calibration: Calibration | None = None,
+    interface: Interface | None = None,
+    output: Path | None = None,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> ConversionRecord:
+    """Convert, verify, and write the .tflite file and its record (the same name, ending in .json).
+
+    Raises InputError and its kinds for bad input, MissingExtraError without the host packages, VerificationError when
+    what came out does not hold; nothing is written then, and files that were there stay as they were.
+    """
+    calibration, interface = calibration or Calibration(), interface or Interface()
+    chosen = schemes.scheme(scheme)
+    output = output or default_output(source, scheme)
+    if output.suffix != ".tflite":
+        raise InputError(f"--output {output} does not end in .tflite")
+    record_path = output.with_suffix(".json")
+    clock = Silent()
+    progress = _Both(clock, progress or Silent())
+    network = source.network
+    float_model.require_host()
+    labels_wanted = interface.labels
+    if labels_wanted is not None and not labels_wanted.is_file():
+        raise InputError(f"cannot read the labels {labels_wanted}: there is no such file")
+    drawn = _draw(calibration) if calibration.folder is not None else None
+    check_writable(output)
+    check_writable(record_path)
+
+    model = _float_model(source, interface, progress, calibration.seed)
+    labels = _labels(source, interface, model)
+
+    height, width = model.resolution
+    probes = list(_probes(drawn, calibration, height, width))
+    ranges: Ranges | None = None
+    use = CalibrationUse(kind="none", count=0, seed=calibration.seed, note="this scheme needs no calibration")
+    if chosen.calibrated:
+        ranges, use = _ranges(model, drawn, calibration, threads, progress)
+    progress.stage(f"quantize to {scheme}")
+    input_type = interface.input_type or chosen.input_type
+    output_type = interface.output_type or "float32"
+    content = quantize.quantize(model, chosen, ranges, input_type=input_type, output_type=output_type)
+    progress.stage("verify")
+    verification = verify.verify(content, chosen, model, probes)
+
+    progress.stage("write")
+    warnings = _warnings(chosen, verification.agreement, use)
+    provenance = {
+        "edgeeff": results.versions("edgeeff").get("edgeeff", ""),
+        "source": source.variant or (source.name if source.phi is not None else str(source.model)),
+        "weights": _weights(source),
+        "scheme": scheme,
+        "calibration": {"kind": use.kind, "count": use.count, "seed": use.seed},
+        "head": model.head,
+    }
+    content = metadata.embed(
+        content,
+        name=f"EfficientNet {source.name}" if network is not None else source.name,
+        description=f"Image classifier with {model.classes} classes, {scheme}, converted by edgeeff",
+        labels=labels,
+        contract=metadata.InputContract(height, width, 3, input_type),
+        provenance=provenance,
+    )
+    session = runtime.Session(content)
+    inspection = inspect.inspect_content(content)
+    write_atomic(output, content)
+    clock.finish()
+    record = ConversionRecord(
+        runtime=runtime.runtime(),
+        device=results.this_device(),
+        packages=model.packages | results.versions("ai-edge-litert", "litert-quantizer", "numpy"),
+        model=ModelFile.of(output),
+        source=str(provenance["source"]),
+        source_sha256=_source_sha256(source),
+        weights=_weights(source),
+        scheme=scheme,
+        classes=model.classes,
+        resolution=model.resolution,
+        output=model.head,
+        input_contract=session.input,
+        output_contract=session.output,
+        macs=inspection.macs,
+        float_size_bytes=len(model.content),
+        calibration=use,
+        agreement=verification.agreement,
+        checks=(*verification.checks,),
+        warnings=warnings,
+        seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
+    )
+    write_atomic(record_path, results.to_json(record).encode())
+    return record
+
+
+def _float_model(source: Source, interface: Interface, progress: Progress, seed: int) -> FloatModel:
+    packages: dict[str, str] = {}
+    if source.model is not None and source.model.suffix == ".tflite":
+        try:
+            content = source.model.read_bytes()
+        except OSError as error:
+            raise ModelError(f"cannot read the model {source.model}: {error.strerror}") from error
+    else:
+        if source.model is not None:
+            _check_model_path(source.model)
+        with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
+            path = Path(folder) / "float.tflite"
+            packages = float_model.trace(_request(source, path, seed), progress.stage)
+            content = path.read_bytes()
+    progress.stage("prepare the graph")
+    return float_model.finish(
+        content, head=interface.head, packages=packages, input_range=interface.input_range
+    )
+
+
+def _request(source: Source, output: Path, seed: int) -> Request:
+    network = source.network
+    return Request(
+        output=str(output),
+        variant=source.variant,
+        phi=source.phi,
+        model=None if source.model is None else str(source.model.resolve()),
+        weights=_weights(source),
+        classes=_classes(source, network),
+        resolution=source.resolution,
+        seed=seed,
+        alpha=source.alpha,
+        beta=source.beta,
+        gamma=source.gamma,
+    )
+
+
+def _classes(source: Source, network: scaling.Network | None) -> int:
+    if source.classes is not None:
+        return source.classes
+    return 1000 if network is None else network.published.classes
+
+
+def _weights(source: Source) -> str:
+    if source.model is not None:
+        return "as in the model"
+    return source.weights or ("imagenet" if source.variant is not None else "none")
+
+
+def _source_sha256(source: Source) -> str | None:
+    if source.model is not None:
+        return sha256(source.model) if source.model.is_file() else None
+    weights = Path(_weights(source))
+    return sha256(weights) if weights.is_file() else None
+
+
+def _check_model_path(path: Path) -> None:
+    if path.is_dir():
+        return
+    if not path.exists():
+        raise ModelError(f"cannot read the model {path}: there is no such file or folder")
+    if path.suffix not in KERAS_SUFFIXES:
+        raise ModelError(
+            f"cannot tell what {path} is by its name: give a .keras or .h5 file, a SavedModel folder, or a float .tflite"
+        )
+
+
+def _labels(source: Source, interface: Interface, model: FloatModel) -> tuple[str, ...] | None:
+    if interface.labels is not None:
+        return metadata.read_labels(interface.labels, model.classes)
+    names = metadata.imagenet_labels()
+    if source.variant is None:
+        return None
+    if model.classes == len(names):
+        return names
+    # Some ImageNet networks were trained with a class 0 for "none of these".
+    return ("background", *names) if model.classes == len(names) + 1 else None
+
+
+def _draw(calibration: Calibration) -> images.Sample:
+    """Draw the calibration images and, behind them, the probe images that verification uses, all different."""
+    if calibration.folder is None:
+        raise CalibrationError("there is no calibration folder to draw from")
+    return images.sample(images.find(calibration.folder), calibration.samples + PROBES, calibration.seed)
+
+
+def _probes(drawn: images.Sample | None, calibration: Calibration, height: int, width: int) -> Iterable[Image]:
+    """Images that did not set the ranges, as far as there are any left."""
+    if drawn is None:
+        return synthetic.images(PROBES, height, width, seed=calibration.seed + 1)
+    files = drawn.files[calibration.samples :] or drawn.files[-PROBES:]
+    return (images.load(file.path, height, width) for file in files)
+
+
+def _ranges(
+    model: FloatModel, drawn: images.Sample | None, calibration: Calibration, threads: int, progress: Progress
+) -> tuple[Ranges, CalibrationUse]:
+    height, width = model.resolution
+    pixels: Iterator[Image]
+    if drawn is None:
+        pixels = iter(synthetic.images(calibration.samples, height, width, seed=calibration.seed))
+        use = CalibrationUse(
+            kind="synthetic",
+            count=calibration.samples,
+            seed=calibration.seed,
+            note="images made by edgeeff; photographs from your own camera are better: --calibration DIR",
+        )
+    else:
+        files = drawn.files[: calibration.samples]
+        pixels = (images.load(file.path, height, width) for file in files)
+        note = "" if len(files) == calibration.samples else f"{calibration.samples} asked for, {len(files)} found"
+        use = CalibrationUse(
+            kind="folder",
+            count=len(files),
+            seed=calibration.seed,
+            folder=str(calibration.folder),
+            note=note,
+            images=images.manifest(files),
+        )
+    progress.stage(f"calibrate with {use.count} {'synthetic images' if drawn is None else 'images'}", use.count)
+    return quantize.collect_ranges(model, pixels, threads=threads, tick=progress.tick), use
+
+
+def _warnings(scheme: Scheme, agreement: results.Agreement, use: CalibrationUse) -> tuple[str, ...]:
+    warnings = []
+    if scheme.slow_on_cpu:
+        warnings.append(f"{scheme.name}: {scheme.summary}")
+    if use.kind == "synthetic":
+        warnings.append(f"calibrated with {use.count} synthetic {use.note}")
+    if agreement.same_top1 < verify.WARN_AGREEMENT:
+        warnings.append(
+            f"{scheme.name} and float agree on the best class of only {agreement.same_top1:.0%} of {agreement.images} "
+            "probe images: measure it on labelled images before you use it"
+        )
+    return tuple(warnings)
+
+
+class _Both:
+    """Progress that is both timed and shown."""
+
+    def __init__(self, clock: Silent, shown: Progress) -> None:
+        self._clock, self._shown = clock, shown
+
+    def stage(self, text: str, total: int = 0) -> None:
+        self._clock.stage(text, total)
+        self._shown.stage(text, total)
+
+    def tick(self) -> None:
+        self._shown.tick()

@@ -1,0 +1,70 @@
+"""A .tflite file run here with LiteRT: pixels in, real scores out, whatever types the file uses."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeeff.errors import MissingExtraError, ModelError
+from edgeeff.results import Runtime, TensorContract
+
+
+class Session:
+    """An interpreter that is ready to run one file on images."""
+
+    def __init__(self, content: bytes, *, threads: int = 1) -> None:
+        """Load a file; raises ModelError with the runtime's own words when it cannot be loaded."""
+        try:
+            from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
+        except ImportError as error:
+            raise MissingExtraError("LiteRT (ai-edge-litert)", "device") from error
+        try:
+            self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"LiteRT cannot load this file: {error}") from error
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+
+    @property
+    def input(self) -> TensorContract:
+        """What the file takes."""
+        return _contract(self._input)
+
+    @property
+    def output(self) -> TensorContract:
+        """What the file gives."""
+        return _contract(self._output)
+
+    def run(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return the scores (classes,) float32 of one image (height, width, 3) of uint8 pixels 0..255."""
+        dtype = self._input["dtype"]
+        pixels: npt.NDArray[Any] = image[np.newaxis]
+        if dtype == np.int8:
+            # The zero point of pixels is -128: q = p - 128.
+            pixels = (pixels ^ 0x80).view(np.int8)
+        self._interpreter.set_tensor(self._input["index"], pixels.astype(dtype, copy=False))
+        self._interpreter.invoke()
+        raw = self._interpreter.get_tensor(self._output["index"])[0].astype(np.float32)
+        scale, zero_point = self._output["quantization"]
+        scores: npt.NDArray[np.float32] = (raw - zero_point) * np.float32(scale) if scale else raw
+        return scores
+
+
+def runtime() -> Runtime:
+    """Name the runtime that `Session` uses."""
+    return Runtime("ai-edge-litert", metadata.version("ai-edge-litert"))
+
+
+def _contract(detail: dict[str, Any]) -> TensorContract:
+    scale, zero_point = detail["quantization"]
+    return TensorContract(
+        name=str(detail["name"]),
+        shape=tuple(int(size) for size in detail["shape"]),
+        dtype=np.dtype(detail["dtype"]).name,
+        scale=float(scale) if scale else None,
+        zero_point=int(zero_point) if scale else None,
+    )

@@ -1,0 +1,282 @@
+"""The command line: options in, tables or one JSON document out.
+
+A command's code is imported when it runs: `edgeeff --help` costs what click costs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgeeff import __version__
+from edgeeff.errors import EdgeeffError, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+INTERRUPTED = 130
+Command = TypeVar("Command", bound=Callable[..., None])
+PATH = click.Path(path_type=Path)
+NO_WRAP: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+
+
+def _common(command: Command) -> Command:
+    """Add --json and --debug, and turn edgeeff's errors into a message and an exit code."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output, nothing else.")
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @wraps(command)
+    def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except EdgeeffError as error:
+            if debug:
+                raise
+            click.echo(f"edgeeff: {error}", err=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            if debug:
+                raise
+            click.echo("edgeeff: interrupted; nothing was written, and files that were there are untouched", err=True)
+            sys.exit(INTERRUPTED)
+
+    return guarded  # type: ignore[return-value]
+
+
+@click.group(context_settings=NO_WRAP)
+@click.version_option(__version__, prog_name="edgeeff")
+def main() -> None:
+    """Put EfficientNets on Raspberry Pi and Coral: size, convert, verify, measure.
+
+    Exit codes: 0 done, 1 a gate said no, 2 bad input, 3 a device failed, 4 something optional is missing.
+    """
+
+
+@main.command(context_settings={"ignore_unknown_options": True})  # so that -1 is a number, not an option
+@click.argument("phi", type=float)
+@click.option("--alpha", type=float, default=1.2, show_default=True, help="Growth of depth per step of phi.")
+@click.option("--beta", type=float, default=1.1, show_default=True, help="Growth of width per step of phi.")
+@click.option("--gamma", type=float, default=1.15, show_default=True, help="Growth of resolution per step of phi.")
+@click.option("--tolerance", type=float, default=0.1, show_default=True, help="Allowed |alpha * beta^2 * gamma^2 - 2|.")
+@_common
+def scale(phi: float, alpha: float, beta: float, gamma: float, tolerance: float, as_json: bool) -> None:
+    """Scale B0 by the compound coefficient PHI, -3 to 7.
+
+    Depth is alpha^phi, width beta^phi, resolution gamma^phi. MACs are multiply-accumulates; papers call them FLOPs.
+
+    \b
+    Examples:
+      edgeeff scale 2
+      edgeeff scale -1
+      edgeeff scale 1.5 --json
+    """
+    from edgeeff import scaling  # noqa: PLC0415
+
+    factors = scaling.compound(phi, alpha, beta, gamma, tolerance)
+    network = scaling.phi_network(phi, alpha=alpha, beta=beta, gamma=gamma, tolerance=tolerance)
+    parameters, macs = scaling.parameters(network), scaling.macs(network)
+    if as_json:
+        _print_json({"scaling": factors, "resolution_px": network.resolution, "parameters": parameters, "macs": macs})
+        return
+    table = _table("", "factor", "becomes")
+    table.add_row("depth", f"{factors.depth:.10g}", f"{len(network.blocks)} blocks")
+    table.add_row("width", f"{factors.width:.10g}", f"{network.head_channels} channels in the head")
+    table.add_row("resolution", f"{factors.resolution:.10g}", f"{network.resolution} px")
+    table.add_row("parameters", "", f"{parameters / 1e6:.2f} M")
+    table.add_row("MACs (FLOPs in the paper)", "", f"{macs / 1e9:.3f} G")
+    console = _console()
+    console.print(table)
+    console.print(
+        f"Each step of phi multiplies the MACs by alpha * beta^2 * gamma^2 = {factors.flops_growth:.3g}.\n"
+        f"Next: edgeeff convert --phi {phi:g}"
+    )
+
+
+@main.command()
+@click.option("--family", type=click.Choice(["b", "v2", "lite", "edgetpu"]), help="Only this family.")
+@_common
+def variants(family: str | None, as_json: bool) -> None:
+    """List the named variants: scaling, size, MACs and published accuracy.
+
+    MACs are multiply-accumulates for one image (papers call them FLOPs); top-1 is on ImageNet, in percent.
+
+    \b
+    Examples:
+      edgeeff variants
+      edgeeff variants --family lite --json
+    """
+    from edgeeff import scaling  # noqa: PLC0415
+
+    rows = [row for row in scaling.rows() if family is None or scaling.VARIANTS[row.variant].family == family]
+    if as_json:
+        _print_json({"variants": rows})
+        return
+    table = _table("variant", "phi", "depth", "width", "px", "params M", "MACs G", "top-1 %", "int8 %")
+    for row in rows:
+        table.add_row(
+            row.variant,
+            _number(row.phi),
+            f"{row.depth:g}",
+            f"{row.width:g}",
+            str(row.resolution),
+            f"{row.parameters / 1e6:.2f}",
+            f"{row.macs / 1e9:.3f}",
+            _number(row.top1),
+            _number(row.int8_top1),
+        )
+    console = _console()
+    console.print(table)
+    for source in sorted({row.source for row in rows if row.source}):
+        console.print(f"Published top-1: {source}", soft_wrap=True)
+    console.print("Next: edgeeff convert --variant NAME")
+
+
+@main.command()
+@click.option("--variant", metavar="NAME", help="A named variant, e.g. b2, v2-s, lite0, edgetpu-m (`edgeeff variants`).")
+@click.option("--phi", type=float, help="Any compound coefficient from -3 to 7.")
+@click.option("--model", type=PATH, help="Your own .keras, .h5, SavedModel folder, or float .tflite.")
+@click.option("--weights", help="imagenet, none, or a file (.keras .h5 .weights.h5 .npz .whl .pth .tar.gz). "
+              "[default: imagenet for a variant, none for a phi]")
+@click.option("--classes", type=int, help="Number of classes.  [default: 1000]")
+@click.option("--resolution", type=int, metavar="PIXELS", help="Input height and width.  [default: the variant's]")
+@click.option("--scheme", default="int8", show_default=True,
+              help="float32, float16, dynamic, weight-only, int8 or int16x8 (`edgeeff schemes`).")
+@click.option("--calibration", type=PATH, metavar="DIR", help="Images that set the activation ranges, in class "
+              "folders or flat.  [default: images that edgeeff makes]")
+@click.option("--samples", type=int, default=128, show_default=True, help="How many calibration images to use.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Draws the sample, synthetic images and random weights.")
+@click.option("--input-type", type=click.Choice(["uint8", "int8", "float32"]),
+              help="What the file takes; always pixels 0..255 (int8: minus 128).  [default: uint8 for int8, else float32]")
+@click.option("--output-type", type=click.Choice(["float32", "uint8", "int8"]), help="What the file gives.  [default: float32]")
+@click.option("--logits/--softmax", "logits", default=None, help="Give logits or probabilities.  [default: as the model does]")
+@click.option("--labels", type=PATH, metavar="FILE", help="Class names, one a line.  [default: ImageNet's for a variant]")
+@click.option("--input-range", metavar="LOW,HIGH", help="What black and white are for a model without preprocessing "
+              "inside, e.g. 0,1 or -1,1.")
+@click.option("--threads", type=int, default=2, show_default=True, help="Threads for calibration.")
+@click.option("-o", "--output", type=PATH, help="The .tflite file; its record is written beside it as .json.  "
+              "[default: NAME_SCHEME.tflite]")
+@_common
+def convert(
+    variant: str | None,
+    phi: float | None,
+    model: Path | None,
+    weights: str | None,
+    classes: int | None,
+    resolution: int | None,
+    scheme: str,
+    calibration: Path | None,
+    samples: int,
+    seed: int,
+    input_type: Any,
+    output_type: Any,
+    logits: bool | None,
+    labels: Path | None,
+    input_range: str | None,
+    threads: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Convert a variant, a phi or your own model to a verified .tflite file.
+
+    \b
+    Examples:
+      edgeeff convert --variant lite0
+      edgeeff convert --variant b2 --weights none --scheme float16
+      edgeeff convert --phi 0.5 --classes 10
+      edgeeff convert --model my.keras --calibration photos/ --labels names.txt
+    """
+    from edgeeff.converters import convert as conversion  # noqa: PLC0415
+    from edgeeff.progress import Bars  # noqa: PLC0415
+
+    source = conversion.Source(
+        variant=variant, phi=phi, model=model, weights=weights, classes=classes, resolution=resolution
+    )
+    interface = conversion.Interface(
+        input_type=input_type,
+        output_type=output_type,
+        head=None if logits is None else "logits" if logits else "softmax",
+        input_range=_range(input_range),
+        labels=labels,
+    )
+    with Bars() as bars:
+        record = conversion.convert(
+            source,
+            scheme=scheme,
+            calibration=conversion.Calibration(calibration, samples, seed),
+            interface=interface,
+            output=output,
+            threads=threads,
+            progress=bars,
+        )
+    if as_json:
+        _print_json(record)
+        return
+    from edgeeff.render import conversion as render  # noqa: PLC0415
+
+    render(record, _console())
+
+
+@main.command()
+@_common
+def schemes(as_json: bool) -> None:
+    """List the quantization schemes and what each costs where.
+
+    \b
+    Example:
+      edgeeff schemes
+    """
+    from edgeeff.converters.schemes import SCHEMES  # noqa: PLC0415
+
+    if as_json:
+        _print_json({"schemes": list(SCHEMES.values())})
+        return
+    table = _table("scheme", "input", "what it costs")
+    table.columns[2].justify = "left"
+    table.columns[2].no_wrap = False
+    for scheme in SCHEMES.values():
+        table.add_row(scheme.name, scheme.input_type, scheme.summary)
+    _console().print(table)
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--input-range '{text}' is not LOW,HIGH; for example --input-range=-1,1") from None
+    if not low < high:
+        raise InputError(f"--input-range '{text}': {low:g} is not below {high:g}; black comes first")
+    return low, high
+
+
+def _console() -> Console:
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(highlight=False)
+
+
+def _table(*columns: str) -> Table:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _print_json(value: Any) -> None:
+    from edgeeff.results import to_json  # noqa: PLC0415
+
+    click.echo(to_json(value), nl=False)

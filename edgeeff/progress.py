@@ -1,0 +1,81 @@
+"""How far a long command is: shown on standard error, and gone when that is no terminal."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Where long work says what it is doing."""
+
+    def stage(self, text: str, total: int = 0) -> None:
+        """Begin a stage of `total` steps, 0 where that is unknown; the stage before is done."""
+
+    def tick(self) -> None:
+        """One step of the stage is done."""
+
+
+class Silent:
+    """Progress that nobody watches, but that keeps the time of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._stage: str | None = None
+        self._since = 0.0
+
+    def stage(self, text: str, total: int = 0) -> None:  # noqa: ARG002 - the protocol's
+        """Begin a stage."""
+        self.finish()
+        self._stage, self._since = text, time.perf_counter()
+
+    def tick(self) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """End the last stage."""
+        if self._stage is not None:
+            spent = time.perf_counter() - self._since
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent
+            self._stage = None
+
+
+class Bars:
+    """Progress as one line at a time on standard error; use it as a context manager."""
+
+    def __init__(self) -> None:
+        from rich.console import Console  # noqa: PLC0415 - `edgeeff --help` must not pay for it
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        console = Console(stderr=True)
+        self._bars = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bars.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, text: str, total: int = 0) -> None:
+        """Show a new stage."""
+        self._bars.remove_task(self._task)
+        self._task = self._bars.add_task(text, total=total or None)
+
+    def tick(self) -> None:
+        """Move the bar by one."""
+        self._bars.advance(self._task)
