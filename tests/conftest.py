@@ -38,17 +38,20 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sdist(checkout: Path) -> Path:
-    """The source distribution, built from the checkout."""
-    return _build(checkout, "sdist")
+    """The source distribution, built from the checkout with the setuptools of this environment."""
+    _run(sys.executable, "-c", "from setuptools.build_meta import build_sdist; build_sdist('dist')", cwd=checkout)
+    (made,) = (checkout / "dist").iterdir()
+    return made
 
 
 @pytest.fixture(scope="session")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the source distribution, so that neither may lack a file."""
-    unpacked = tmp_path_factory.mktemp("sdist")
-    shutil.unpack_archive(sdist, unpacked)
-    (source,) = unpacked.iterdir()
-    return _build(source, "wheel")
+    folder = tmp_path_factory.mktemp("wheel")
+    options = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
+    _run(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(folder), str(sdist), cwd=folder)
+    (made,) = folder.iterdir()
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -58,10 +61,10 @@ def light_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     The required packages are copied from the running environment, so no package index is needed.
     """
     venv = tmp_path_factory.mktemp("light") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    _run(sys.executable, "-m", "venv", "--without-pip", str(venv), cwd=venv.parent)
     python = venv / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python)]
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    options = ("--quiet", "--no-deps", "--no-index")
+    _run(sys.executable, "-m", "pip", "--python", str(python), "install", *options, str(wheel), cwd=venv.parent)
     (site_packages,) = venv.glob("lib/python3.*/site-packages")
     (metadata,) = site_packages.glob("edgeeff-*.dist-info")
     for name in _required_without_extras(importlib.metadata.Distribution.at(metadata)):
@@ -74,14 +77,9 @@ def light_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def _build(source: Path, kind: str) -> Path:
-    """Build what `pip` would build, with the setuptools of this environment."""
-    code = f"import sys; from setuptools.build_meta import build_{kind}; build_{kind}(sys.argv[1])"
-    command = [sys.executable, "-c", code, str(source / "dist")]
-    result = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+def _run(*command: str, cwd: Path) -> None:
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    (made,) = (source / "dist").iterdir()
-    return made
 
 
 def _required_without_extras(distribution: importlib.metadata.Distribution) -> set[str]:

@@ -75,7 +75,7 @@ def test_the_links_are_relative_and_lead_to_the_package(name: str) -> None:
 
 
 def test_no_file_names_a_package_registry_or_a_place_on_one_machine() -> None:
-    registry = re.compile(rb"\b(?:pypi|pythonhosted|npmjs|debian|conda|anaconda)\.(?:org|com|net)\b|/simple/")
+    registry = re.compile(rb"\b(?:pypi|pythonhosted|npmjs|debian|conda|anaconda)\.(?:org|com|net)\b|/simple[/]")
     machine = re.compile(rb"(?<![\w.])/(?:work|root|tmp/w)/")
     found = [
         f"{path.relative_to(ROOT)}: {match.group().decode()}"
