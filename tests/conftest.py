@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests import tiny
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -22,6 +24,14 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"needs the image folders in {folder}/data; set EDGEEFF_SHARED to where they are")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_float_tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float classifier of 8x8 pixels and 5 classes with preprocessing inside; `tests.tiny` makes others."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.tflite"
+    path.write_bytes(tiny.classifier())
+    return path
 
 
 @pytest.fixture(scope="session")
