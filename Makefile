@@ -2,6 +2,7 @@
 #   make test PYTHON=python3.12 VENV=.venv312    another Python, in an environment of its own
 PYTHON ?= python3
 VENV ?= .venv
+UV ?= uv
 BIN := $(VENV)/bin
 PINS := .ci/constraints.txt
 
@@ -31,7 +32,7 @@ bench: venv ## print our figures beside those of the plain way, from one run
 	$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -s $(ARGS)
 
 lock: ## choose the versions and hashes anew where pyproject.toml asks for it
-	uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate \
+	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate \
 	  --extra host --extra lite-weights --group test --group lint \
 	  --custom-compile-command 'make lock' --output-file $(PINS) pyproject.toml >/dev/null
 
