@@ -1,0 +1,534 @@
+"""What is in a .tflite file: operators, tensors, sizes, MACs, metadata, and what XNNPACK takes of it on this machine.
+
+The file is read without TensorFlow. Which operators XNNPACK takes is not guessed: LiteRT loads the file in a child
+process (a damaged file may crash it) and is asked. Only the reason why an operator is left comes from rules, which
+follow the checks in LiteRT's `xnnpack_delegate.cc`.
+
+Whether a file is fit to be handed over is left to `verify`; how this looks in a terminal to `inspect_view`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import itertools
+import json
+import math
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any, ClassVar
+
+from edgeeff.converters import metadata
+from edgeeff.errors import MissingExtraError, ModelError
+from edgeeff.results import ModelFile, Record, Runtime, TensorContract, this_device
+
+LOAD_LIMIT_S = 120.0
+"""How long LiteRT may take to load a file; B7 in float takes a few seconds on a desk and about ten on a small board."""
+
+_BLOCK = re.compile(
+    r"(?:^|[/;_])(block_?\d+[a-z]*|stem|top|head|predictions|probs|normalization|rescaling)(?=[/;_:]|$)"
+)
+_EDGE_TPU = "it is compiled for the Edge TPU: only that device and its delegate run it"
+_EIGHT_BIT = frozenset({"int8", "uint8"})
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """real = (stored - zero_point) * scale, with one pair for the tensor or one for each channel along `axis`.
+
+    Of per-channel ones only the range is kept: B7 has half a million.
+    """
+
+    min_scale: float
+    max_scale: float
+    zero_point: int | None
+    """None when the channels differ in it."""
+    channels: int = 1
+    axis: int | None = None
+
+    @property
+    def per_channel(self) -> bool:
+        """True when every channel has a scale of its own."""
+        return self.axis is not None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the graph; in `shape_signature` a dimension that is known only at run time is -1."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    shape_signature: tuple[int, ...]
+    dtype: str
+    quantization: Quantization | None
+    size_bytes: int
+    """Bytes of its data in the file: 0 when it is computed."""
+
+    @property
+    def constant(self) -> bool:
+        """True when its data is in the file."""
+        return self.size_bytes > 0
+
+    @property
+    def dynamic(self) -> bool:
+        """True when a dimension is known only at run time."""
+        return -1 in self.shape_signature
+
+    def contract(self) -> TensorContract:
+        """Return what a caller has to know of an input or output; scale and zero point only of per-tensor ones."""
+        one = self.quantization if self.quantization and not self.quantization.per_channel else None
+        return TensorContract(
+            self.name,
+            self.shape_signature,
+            self.dtype,
+            one.max_scale if one else None,
+            one.zero_point if one else None,
+        )
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator: its tensors as indices, -1 for an optional input that is not there."""
+
+    index: int
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    macs: int
+    block: str | None
+    """The part of the network that its tensors are named after, such as "block2a"."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A named entry point: names of arguments and results, and the tensors they stand for."""
+
+    key: str
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Left:
+    """An operator that XNNPACK does not take, and why."""
+
+    operator: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """What XNNPACK took when LiteRT loaded the file on this machine, as operator indices.
+
+    Every partition is one call into XNNPACK; each operator that is left between two of them costs a way out and back.
+    """
+
+    partitions: int
+    taken: tuple[int, ...]
+    left: tuple[Left, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection(Record):
+    """What is in a .tflite file. Operators and tensors are those of its first subgraph, in its own order."""
+
+    schema: ClassVar[str] = "edgeeff/inspection"
+    schema_version: ClassVar[int] = 1
+
+    model: ModelFile
+    inputs: tuple[TensorContract, ...]
+    outputs: tuple[TensorContract, ...]
+    operator_counts: Mapping[str, int]
+    """How many operators of each type, the most frequent first."""
+    macs: int
+    """Multiply-accumulate operations of one inference: convolutions and fully connected layers."""
+    parameter_bytes: int
+    """Bytes of all constant tensors; one that several tensors share is counted once."""
+    delegation: Delegation | None
+    """None when LiteRT cannot run the file; `runtime_error` says why."""
+    runtime_error: str | None
+    metadata: metadata.Metadata | None
+    signatures: tuple[Signature, ...]
+    subgraphs: int
+    operators: tuple[Operator, ...]
+    tensors: tuple[Tensor, ...]
+
+    def inputs_of(self, operator: Operator) -> tuple[Tensor, ...]:
+        """Return the input tensors of an operator; optional ones that are not there are left out."""
+        return tuple(self.tensors[index] for index in operator.inputs if index >= 0)
+
+    def outputs_of(self, operator: Operator) -> tuple[Tensor, ...]:
+        """Return the output tensors of an operator."""
+        return tuple(self.tensors[index] for index in operator.outputs)
+
+    @property
+    def dynamic_operators(self) -> tuple[Operator, ...]:
+        """The operators with an input or output whose shape is known only at run time."""
+        return tuple(
+            operator
+            for operator in self.operators
+            if any(tensor.dynamic for tensor in (*self.inputs_of(operator), *self.outputs_of(operator)))
+        )
+
+
+def inspect(path: Path) -> Inspection:
+    """Read a .tflite file and ask LiteRT what XNNPACK takes of it.
+
+    Raises ModelError when the file is missing, no .tflite file or damaged, MissingExtraError without LiteRT.
+    """
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        raise MissingExtraError("LiteRT", "device")
+    data = _read(path)
+    try:
+        graph = parse(data)
+        written = metadata.read(data)
+        answer = _ask_runtime(path)
+    except ModelError as error:
+        raise ModelError(f"cannot inspect {path}: {error}") from error
+    version = packages.version("ai-edge-litert")
+    counts = dict(Counter(operator.name for operator in graph.operators).most_common())
+    return Inspection(
+        runtime=Runtime("LiteRT", version),
+        device=this_device(),
+        packages={"ai-edge-litert": version},
+        model=ModelFile(str(path), hashlib.sha256(data).hexdigest(), len(data)),
+        inputs=tuple(graph.tensors[index].contract() for index in graph.inputs),
+        outputs=tuple(graph.tensors[index].contract() for index in graph.outputs),
+        operator_counts=counts,
+        macs=sum(operator.macs for operator in graph.operators),
+        parameter_bytes=graph.parameter_bytes,
+        delegation=None if answer.error else _delegation(graph, answer.partitions),
+        runtime_error=_EDGE_TPU if "edgetpu-custom-op" in counts else answer.error,
+        metadata=written,
+        signatures=graph.signatures,
+        subgraphs=graph.subgraphs,
+        operators=graph.operators,
+        tensors=graph.tensors,
+    )
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What can be read of a file without a runtime."""
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    signatures: tuple[Signature, ...]
+    subgraphs: int
+    parameter_bytes: int
+
+
+def parse(data: bytes) -> Graph:
+    """Read the first subgraph of a .tflite file's bytes.
+
+    Raises ModelError when they are no .tflite file, cut off or damaged, MissingExtraError without LiteRT.
+    """
+    root = metadata.open_model(data)
+    try:
+        return _graph(root, data)
+    except metadata.DAMAGE as error:
+        raise ModelError("the .tflite file is cut off or damaged; convert or copy it again") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no file {path}") from error
+    except IsADirectoryError as error:
+        raise ModelError(f"{path} is a folder; give the .tflite file itself") from error
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+
+
+# The flatbuffer. Its reader checks nothing: what is used as an index or a size is checked here.
+
+
+def _graph(root: Any, data: bytes) -> Graph:
+    if not root.SubgraphsLength():
+        raise ModelError("it has no graph; convert it again")
+    graph = root.Subgraphs(0)
+    sizes = [_buffer_size(root.Buffers(index), data) for index in range(_length(root.BuffersLength(), data))]
+    tensors = tuple(
+        _tensor(index, graph.Tensors(index), sizes) for index in range(_length(graph.TensorsLength(), data))
+    )
+    codes = [_operator_name(root.OperatorCodes(index)) for index in range(_length(root.OperatorCodesLength(), data))]
+    operators = tuple(
+        _operator(index, graph.Operators(index), codes, tensors)
+        for index in range(_length(graph.OperatorsLength(), data))
+    )
+    used = {graph.Tensors(tensor.index).Buffer() for tensor in tensors if tensor.constant}
+    return Graph(
+        tensors=tensors,
+        operators=operators,
+        inputs=_indices(graph.InputsAsNumpy(), tensors, 0),
+        outputs=_indices(graph.OutputsAsNumpy(), tensors, 0),
+        signatures=_signatures(root, data),
+        subgraphs=root.SubgraphsLength(),
+        parameter_bytes=sum(sizes[buffer] for buffer in used),
+    )
+
+
+def _length(count: int, data: bytes) -> int:
+    # Every element takes four bytes at least: a longer vector is damage, and would keep the reader busy for hours.
+    if count * 4 > len(data):
+        raise ValueError(f"a list of {count} elements in a file of {len(data)} bytes")
+    return count
+
+
+def _buffer_size(buffer: Any, data: bytes) -> int:
+    if buffer.Offset() > 1:  # the data lies behind the flatbuffer
+        end = buffer.Offset() + buffer.Size()
+        if end > len(data):
+            raise ModelError(f"it is cut off: its data reach to byte {end}, but it has {len(data)}; copy it again")
+        return int(buffer.Size())
+    return 0 if buffer.DataIsNone() else int(buffer.DataAsNumpy().size)
+
+
+def _tensor(index: int, tensor: Any, sizes: list[int]) -> Tensor:
+    shape = _ints(tensor.ShapeAsNumpy())
+    if any(dimension < 0 for dimension in shape):
+        raise ValueError(f"tensor {index} has the shape {shape}")
+    return Tensor(
+        index=index,
+        name=(tensor.Name() or b"").decode(),
+        shape=shape,
+        shape_signature=_ints(tensor.ShapeSignatureAsNumpy()) or shape,
+        dtype=metadata.dtype_name(tensor.Type()),
+        quantization=_quantization(index, tensor.Quantization()),
+        size_bytes=sizes[tensor.Buffer()],
+    )
+
+
+def _quantization(index: int, parameters: Any) -> Quantization | None:
+    if parameters is None or not parameters.ScaleLength():
+        return None
+    scales = parameters.ScaleAsNumpy()
+    low, high = float(scales.min()), float(scales.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ModelError(f"the scales of its tensor {index} are no finite numbers; convert it again")
+    zero_points = set(_ints(parameters.ZeroPointAsNumpy())) or {0}
+    zero_point = zero_points.pop() if len(zero_points) == 1 else None
+    if scales.size == 1:
+        return Quantization(low, high, zero_point)
+    return Quantization(low, high, zero_point, scales.size, parameters.QuantizedDimension())
+
+
+def _operator(index: int, operator: Any, codes: list[str], tensors: tuple[Tensor, ...]) -> Operator:
+    name = codes[operator.OpcodeIndex()]
+    inputs = _indices(operator.InputsAsNumpy(), tensors, -1)
+    outputs = _indices(operator.OutputsAsNumpy(), tensors, 0)
+    ordered = [tensors[item].name for item in (*outputs, *inputs) if item >= 0]
+    block = next((found[1] for found in map(_BLOCK.search, ordered) if found), None)
+    return Operator(index, name, inputs, outputs, _macs(name, inputs, outputs, tensors), block)
+
+
+def _macs(name: str, inputs: tuple[int, ...], outputs: tuple[int, ...], tensors: tuple[Tensor, ...]) -> int:
+    """Multiply-accumulate operations: for each output value, the weights that it is computed from.
+
+    CONV_2D's filter is [out, height, width, in of its group], DEPTHWISE_CONV_2D's [1, height, width, out],
+    FULLY_CONNECTED's [out, in].
+    """
+    if name not in {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"} or len(inputs) < 2 or not outputs:
+        return 0
+    filter_shape = tensors[inputs[1]].shape
+    weights = math.prod(filter_shape[1:3] if name == "DEPTHWISE_CONV_2D" else filter_shape[1:])
+    return math.prod(tensors[outputs[0]].shape) * weights
+
+
+def _operator_name(code: Any) -> str:
+    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    name = _operator_names()[number]
+    return code.CustomCode().decode() if name == "CUSTOM" and code.CustomCode() else name
+
+
+@functools.cache
+def _operator_names() -> dict[int, str]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    return {number: name for name, number in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+
+
+def _signatures(root: Any, data: bytes) -> tuple[Signature, ...]:
+    def names(count: int, item: Any) -> dict[str, int]:
+        return {item(index).Name().decode(): item(index).TensorIndex() for index in range(_length(count, data))}
+
+    signatures = (root.SignatureDefs(index) for index in range(_length(root.SignatureDefsLength(), data)))
+    return tuple(
+        Signature(
+            (signature.SignatureKey() or b"").decode(),
+            names(signature.InputsLength(), signature.Inputs),
+            names(signature.OutputsLength(), signature.Outputs),
+        )
+        for signature in signatures
+    )
+
+
+def _ints(vector: Any) -> tuple[int, ...]:
+    # The generated reader gives 0 for a vector that is not there.
+    return () if isinstance(vector, int) else tuple(vector.tolist())
+
+
+def _indices(vector: Any, tensors: tuple[Tensor, ...], lowest: int) -> tuple[int, ...]:
+    indices = _ints(vector)
+    wrong = next((index for index in indices if not lowest <= index < len(tensors)), None)
+    if wrong is not None:
+        raise ValueError(f"tensor {wrong} of {len(tensors)}")
+    return indices
+
+
+# Asking LiteRT
+
+
+@dataclass(frozen=True)
+class _Answer:
+    partitions: list[tuple[list[int], list[int]]]
+    """Inputs and outputs, as tensor indices, of every node that XNNPACK put in."""
+    error: str | None = None
+
+
+def _ask_runtime(path: Path) -> _Answer:
+    # The child gets this process's search path, and not the folder of this file: an `inspect.py` lies there.
+    program = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+        "from edgeeff.converters.inspect import report_partitions as report; report(sys.argv[2])"
+    )
+    command = [sys.executable, "-c", program, json.dumps(sys.path), str(path.resolve())]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return _Answer([], f"LiteRT did not load it within {LOAD_LIMIT_S:.0f} s")
+    if done.returncode < 0:
+        raise ModelError(f"LiteRT crashed while loading it (signal {-done.returncode}): the file is damaged")
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ModelError(f"LiteRT failed while loading it: {reason}")
+    answered = json.loads(lines[-1])
+    if answered["damaged"]:
+        raise ModelError(f"LiteRT refuses it ({answered['error']}): the file is damaged; convert or copy it again")
+    return _Answer(answered["partitions"], answered["error"])
+
+
+def report_partitions(path: str) -> None:
+    """Load a file with LiteRT and print, as JSON, the nodes that XNNPACK put in; runs in the child process."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    partitions: list[tuple[list[int], list[int]]] = []
+    error, damaged = None, False
+    try:
+        interpreter = Interpreter(model_path=path)
+        interpreter.allocate_tensors()
+        # No public method lists the nodes; this one has been there since 2020.
+        for node in interpreter._get_ops_details():
+            if node["op_name"] in {"DELEGATE", "TfLiteXNNPackDelegate"}:
+                partitions.append((node["inputs"].tolist(), node["outputs"].tolist()))
+    except (ValueError, RuntimeError) as failure:
+        error = str(failure).strip().replace("\n", " ")
+        damaged = "valid Flatbuffer" in error or isinstance(failure, UnicodeDecodeError)
+    print(json.dumps({"partitions": partitions, "error": error, "damaged": damaged}))  # noqa: T201 - to the parent
+
+
+def _delegation(graph: Graph, partitions: Iterable[tuple[list[int], list[int]]]) -> Delegation:
+    producer = {tensor: operator for operator in graph.operators for tensor in operator.outputs}
+    taken: set[int] = set()
+    count = 0
+    for inputs, outputs in partitions:
+        count += 1
+        # What lies between a partition's outputs and its inputs was taken.
+        waiting = [producer[tensor] for tensor in outputs if tensor in producer]
+        border = set(inputs)
+        while waiting:
+            operator = waiting.pop()
+            if operator.index not in taken:
+                taken.add(operator.index)
+                waiting += [
+                    producer[tensor] for tensor in operator.inputs if tensor in producer and tensor not in border
+                ]
+    left = tuple(
+        Left(operator.index, why_left(operator, graph.tensors))
+        for operator in graph.operators
+        if operator.index not in taken
+    )
+    return Delegation(count, tuple(sorted(taken)), left)
+
+
+# Why XNNPACK leaves an operator: the checks of its Visit...Node functions, for what image classifiers have.
+
+_FLOAT_ONLY = frozenset(
+    """ABS AVERAGE_POOL_2D BATCH_MATMUL CEIL COS DIV EXP FLOOR GELU HARD_SWISH MAXIMUM MINIMUM NEG PRELU RELU RELU6
+    RELU_N1_TO_1 ROUND RSQRT SIN SOFTMAX SQRT SQUARE SQUARED_DIFFERENCE""".split()  # noqa: SIM905 - a word list reads better
+)
+_KNOWN = _FLOAT_ONLY.union(
+    """ADD CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE ELU FULLY_CONNECTED LEAKY_RELU LOGISTIC
+    MAX_POOL_2D MEAN MUL PAD QUANTIZE REDUCE_MAX REDUCE_MIN RESHAPE RESIZE_BILINEAR SLICE SPACE_TO_DEPTH SPLIT
+    STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV""".split()  # noqa: SIM905
+)
+_CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
+_CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
+# The bounds of scale1 * scale2 / scale_out for MUL, and of scale / scale_out of either input for ADD and SUB.
+_SCALE_RANGES = {"ADD": (2**-10, 2**8), "SUB": (2**-10, 2**8), "MUL": (2**-16, 2**8)}
+
+
+def why_left(operator: Operator, tensors: tuple[Tensor, ...]) -> str:
+    """Say why XNNPACK leaves an operator that it is known to leave."""
+    inputs = [tensors[index] for index in operator.inputs if index >= 0]
+    outputs = [tensors[index] for index in operator.outputs]
+    reasons = itertools.chain(
+        _type_reasons(operator.name, inputs, outputs), _structure_reasons(operator.name, inputs, outputs)
+    )
+    return next(reasons, "XNNPACK declined it here; no rule that edgeeff knows says why")
+
+
+def _type_reasons(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Iterator[str]:
+    if name not in _KNOWN:
+        yield f"XNNPACK has no {name}"
+    types = sorted({tensor.dtype for tensor in (*inputs, *outputs) if not tensor.constant})
+    eight_bit = [dtype for dtype in types if dtype in _EIGHT_BIT]
+    for dtype in types:
+        if dtype not in {"float32", *eight_bit}:
+            yield f"XNNPACK has no {dtype} {name}, only float and 8-bit ones"
+    if name in _FLOAT_ONLY and eight_bit:
+        yield f"XNNPACK's {name} takes float only, this one is {eight_bit[0]}"
+    if name == "QUANTIZE" and len(eight_bit) == 2:
+        yield f"XNNPACK's QUANTIZE does not turn {inputs[0].dtype} into {outputs[0].dtype}"
+    if name not in _CONVERSIONS and len(types) > 1:
+        yield f"it mixes {' and '.join(types)}"
+    if name == "DEPTHWISE_CONV_2D" and types == ["float32"] and inputs[1].dtype == "int8":
+        yield "its values are float and its weights int8: XNNPACK mixes these in CONV_2D and FULLY_CONNECTED only"
+
+
+def _structure_reasons(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Iterator[str]:
+    if name in _CONVOLUTIONS and len(inputs) < 3:
+        yield f"XNNPACK's {name} needs a bias, this one has none"
+    if name in _CONVOLUTIONS and not inputs[1].constant:
+        yield "its weights are computed while it runs"
+    if name == "RESHAPE" and len(inputs) > 1 and not inputs[1].constant:
+        yield "its new shape is computed while it runs"
+    if name == "RESHAPE" and inputs[0].quantization != outputs[0].quantization:
+        yield "its input and output have different scales or zero points"
+    if name in _SCALE_RANGES and not _scales_fit(name, inputs, outputs):
+        yield "the scales of its inputs and its output are too far apart for XNNPACK"
+    for tensor in (*inputs, *outputs):
+        if tensor.dynamic:
+            yield f"its shape is known only at run time: {list(tensor.shape_signature)}"
+
+
+def _scales_fit(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> bool:
+    known = [tensor.quantization.max_scale for tensor in (*inputs, *outputs) if tensor.quantization]
+    if len(known) != 3 or min(known) <= 0:
+        return True
+    first, second, result = known
+    low, high = _SCALE_RANGES[name]
+    ratios = [first * second / result] if name == "MUL" else [first / result, second / result]
+    return all(low <= ratio < high for ratio in ratios)

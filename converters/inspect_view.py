@@ -1,0 +1,158 @@
+"""How an inspection looks in a terminal: facts, operators by type, and what XNNPACK leaves with the reasons."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from edgeeff.converters.inspect import Inspection, Operator
+from edgeeff.converters.metadata import InputContract, Metadata
+from edgeeff.results import TensorContract
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_MANY = 8
+
+
+def render(inspection: Inspection, console: Console) -> None:
+    """Print an inspection as a table of facts, one of operators and the reasons for what XNNPACK leaves."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in _facts(inspection):
+        facts.add_row(name, escape(value))
+    console.print(facts)
+    console.print()
+    console.print(_operators(inspection))
+    _reasons(inspection, console)
+    _dynamic(inspection, console)
+
+
+def _facts(inspection: Inspection) -> Iterator[tuple[str, str]]:
+    weights = f"{inspection.parameter_bytes / 1e6:.2f} MB of it weights"
+    yield "File", f"{inspection.model.path}: {inspection.model.size_bytes / 1e6:.2f} MB, {weights}"
+    yield "MACs", f"{inspection.macs / 1e9:.3f} G (multiply-accumulates; the EfficientNet papers say FLOPs)"
+    for contract in inspection.inputs:
+        yield "Input", _tensor(contract)
+    for contract in inspection.outputs:
+        yield "Output", _tensor(contract)
+    for signature in inspection.signatures:
+        yield "Signature", f"{signature.key}({', '.join(signature.inputs)}) -> {', '.join(signature.outputs)}"
+    yield "XNNPACK", _xnnpack(inspection)
+    if inspection.metadata is None:
+        yield "Metadata", "none: other tools will find no labels and no normalisation in it"
+    else:
+        yield from _metadata(inspection.metadata)
+
+
+def _tensor(contract: TensorContract) -> str:
+    shape = " x ".join("?" if dimension < 0 else str(dimension) for dimension in contract.shape)
+    scale = f", real = (stored - {contract.zero_point}) * {contract.scale:.6g}" if contract.scale is not None else ""
+    return f"{contract.dtype} {shape}{scale}"
+
+
+def _xnnpack(inspection: Inspection) -> str:
+    delegation = inspection.delegation
+    here = f"here, LiteRT {inspection.runtime.version if inspection.runtime else '?'}"
+    if delegation is None:
+        return f"unknown ({here}): {inspection.runtime_error}"
+    partitions = f"{delegation.partitions} partition{'s' if delegation.partitions != 1 else ''}"
+    return f"takes {len(delegation.taken)} of {len(inspection.operators)} operators in {partitions} ({here})"
+
+
+def _metadata(metadata: Metadata) -> Iterator[tuple[str, str]]:
+    if metadata.name or metadata.description:
+        yield "Name", ": ".join(filter(None, (metadata.name, metadata.description)))
+    if metadata.contract is not None:
+        yield "Pixels", _pixels(metadata.contract)
+    if metadata.labels is not None:
+        more = ", ..." if len(metadata.labels) > 3 else ""
+        yield "Labels", f"{len(metadata.labels)}: {', '.join(metadata.labels[:3])}{more}"
+    if metadata.provenance:
+        plain = [f"{key} {value}" for key, value in metadata.provenance.items() if isinstance(value, str | int | float)]
+        yield "Made from", ", ".join(plain[:_MANY]) + (", ..." if len(plain) > _MANY else "")
+
+
+def _pixels(contract: InputContract) -> str:
+    if not any(contract.mean) and set(contract.std) == {1.0}:
+        return "RGB 0 to 255, as they are"
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (contract.mean, contract.std))
+    return f"RGB 0 to 255, (pixel - mean) / std with mean {mean} and std {std}"
+
+
+def _operators(inspection: Inspection) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    delegation = inspection.delegation
+    taken = Counter(inspection.operators[index].name for index in delegation.taken) if delegation else None
+    macs: Counter[str] = Counter()
+    for operator in inspection.operators:
+        macs[operator.name] += operator.macs
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("Operator", overflow="fold")
+    for heading in ("Count", "XNNPACK", "M MACs", "Share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Values", overflow="fold")
+    for name, count in inspection.operator_counts.items():
+        table.add_row(
+            escape(name),
+            str(count),
+            str(taken[name]) if taken is not None else "?",
+            f"{macs[name] / 1e6:.1f}" if macs[name] else "",
+            f"{macs[name] / inspection.macs:.1%}" if macs[name] else "",
+            ", ".join(
+                sorted({_types(inspection, operator) for operator in inspection.operators if operator.name == name})
+            ),
+        )
+    return table
+
+
+def _types(inspection: Inspection, operator: Operator) -> str:
+    """Say "int8", or "uint8 to int8" where values change their type."""
+    came = {tensor.dtype for tensor in inspection.inputs_of(operator) if not tensor.constant}
+    went = {tensor.dtype for tensor in inspection.outputs_of(operator)}
+    return " to ".join(dict.fromkeys("/".join(sorted(types)) for types in (came, went) if types))
+
+
+def _reasons(inspection: Inspection, console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    if inspection.delegation is None or not inspection.delegation.left:
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("Left by XNNPACK", no_wrap=True)
+    table.add_column("Because", overflow="fold")
+    groups: dict[tuple[str, str], list[int]] = {}
+    for item in inspection.delegation.left:
+        groups.setdefault((inspection.operators[item.operator].name, item.reason), []).append(item.operator)
+    for (name, reason), indices in groups.items():
+        where = f"{name} {indices[0]}" if len(indices) == 1 else f"{len(indices)} x {name}"
+        table.add_row(escape(where), escape(reason))
+    console.print()
+    console.print(table)
+
+
+def _dynamic(inspection: Inspection, console: Console) -> None:
+    from rich.markup import escape
+
+    dynamic = inspection.dynamic_operators
+    if not dynamic:
+        return
+    first = ", ".join(
+        f"{operator.name} {operator.index}" + (f" in {operator.block}" if operator.block else "")
+        for operator in dynamic[:_MANY]
+    )
+    more = f" and {len(dynamic) - _MANY} more" if len(dynamic) > _MANY else ""
+    console.print()
+    console.print(
+        f"[bold]Shapes known only at run time[/bold] in {len(dynamic)} operators: {escape(first)}{more}. "
+        "Convert at batch 1 with a fixed resolution: the Edge TPU compiler refuses such files, XNNPACK splits them."
+    )
