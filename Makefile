@@ -41,7 +41,11 @@ clean: ## remove the environment and everything made by tools
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What is installed is what the pins say, by hash, from wheels: no compiler, no surprise.
+NEEDED := (3, 10) <= sys.version_info[:2] <= (3, 13) and sys.platform.startswith("linux")
+REFUSAL := the pins are for Linux and Python 3.10 to 3.13; choose one with: make PYTHON=python3.12
+
 $(VENV)/.pinned: $(PINS)
+	@$(PYTHON) -c 'import sys; $(NEEDED) or sys.exit("$(REFUSAL)")'
 	@echo 'Installing TensorFlow, LiteRT and the tools into $(VENV): about 3 GB, a few minutes ...'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes --requirement $(PINS)
