@@ -255,8 +255,6 @@ def _read(path: Path) -> bytes:
 
 
 def _graph(root: Any, data: bytes) -> Graph:
-    if not root.SubgraphsLength():
-        raise ModelError("it has no graph; convert it again")
     graph = root.Subgraphs(0)
     sizes = [_buffer_size(root.Buffers(index), data) for index in range(_length(root.BuffersLength(), data))]
     tensors = tuple(

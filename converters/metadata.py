@@ -166,8 +166,8 @@ def read(model: bytes) -> Metadata | None:
 def open_model(model: bytes) -> Any:
     """Return the flatbuffer reader (`schema_py_generated.Model`) of a .tflite file's bytes.
 
-    Raises ModelError when they do not start like a .tflite file, MissingExtraError without LiteRT. Fields are read when
-    they are asked for: a damaged file raises one of `DAMAGE` then.
+    Raises ModelError when they are no .tflite file with a graph, MissingExtraError without LiteRT. Most of it is read
+    only when it is asked for: a damaged file raises one of `DAMAGE` then.
     """
     if importlib.util.find_spec("ai_edge_litert") is None:
         raise MissingExtraError("LiteRT", "device")
@@ -176,9 +176,13 @@ def open_model(model: bytes) -> Any:
     if len(model) < 8 or model[4:8] != b"TFL3":
         raise ModelError(f"it is no .tflite file{_looks_like(model)}")
     try:
-        return schema.Model.GetRootAs(model, 0)
+        root = schema.Model.GetRootAs(model, 0)
+        graphs = root.SubgraphsLength()
     except DAMAGE as error:
         raise ModelError("the .tflite file is cut off or damaged; convert or copy it again") from error
+    if not graphs:
+        raise ModelError("the .tflite file has no graph; convert it again")
+    return root
 
 
 def dtype_name(code: int) -> str:
