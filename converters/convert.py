@@ -17,13 +17,14 @@ from edgeeff import results, scaling
 from edgeeff.calibration import images, synthetic
 from edgeeff.converters import float_model, inspect, metadata, quantize, runtime, schemes, verify
 from edgeeff.converters.float_model import FloatModel, Head
+from edgeeff.converters.inspect import Inspection
 from edgeeff.converters.quantize import IoType, Ranges
 from edgeeff.converters.schemes import Scheme
 from edgeeff.converters.trace import Request
 from edgeeff.errors import CalibrationError, InputError, ModelError
 from edgeeff.files import check_writable, sha256, write_atomic
 from edgeeff.progress import Progress, Silent
-from edgeeff.results import CalibrationUse, ConversionRecord, ModelFile
+from edgeeff.results import CalibrationUse, Check, ConversionRecord, ModelFile
 
 DEFAULT_SAMPLES = 128
 PROBES = 16
@@ -61,9 +62,7 @@ class Source:
         if self.variant is not None:
             return scaling.network(self.variant, resolution=self.resolution)
         if self.phi is not None:
-            return scaling.phi_network(
-                self.phi, self.resolution, alpha=self.alpha, beta=self.beta, gamma=self.gamma
-            )
+            return scaling.phi_network(self.phi, self.resolution, alpha=self.alpha, beta=self.beta, gamma=self.gamma)
         return None
 
     @property
@@ -125,9 +124,8 @@ def convert(
     progress = _Both(clock, progress or Silent())
     network = source.network
     float_model.require_host()
-    labels_wanted = interface.labels
-    if labels_wanted is not None and not labels_wanted.is_file():
-        raise InputError(f"cannot read the labels {labels_wanted}: there is no such file")
+    if interface.labels is not None and not interface.labels.is_file():
+        raise InputError(f"cannot read the labels {interface.labels}: there is no such file")
     drawn = _draw(calibration) if calibration.folder is not None else None
     check_writable(output)
     check_writable(record_path)
@@ -167,7 +165,7 @@ def convert(
         provenance=provenance,
     )
     session = runtime.Session(content)
-    inspection = inspect.inspect_content(content)
+    inspection = _inspect(content)
     write_atomic(output, content)
     clock.finish()
     record = ConversionRecord(
@@ -188,7 +186,7 @@ def convert(
         float_size_bytes=len(model.content),
         calibration=use,
         agreement=verification.agreement,
-        checks=(*verification.checks,),
+        checks=(*verification.checks, _delegated(inspection)),
         warnings=warnings,
         seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
     )
@@ -211,9 +209,7 @@ def _float_model(source: Source, interface: Interface, progress: Progress, seed:
             packages = float_model.trace(_request(source, path, seed), progress.stage)
             content = path.read_bytes()
     progress.stage("prepare the graph")
-    return float_model.finish(
-        content, head=interface.head, packages=packages, input_range=interface.input_range
-    )
+    return float_model.finish(content, head=interface.head, packages=packages, input_range=interface.input_range)
 
 
 def _request(source: Source, output: Path, seed: int) -> Request:
@@ -266,13 +262,36 @@ def _check_model_path(path: Path) -> None:
 def _labels(source: Source, interface: Interface, model: FloatModel) -> tuple[str, ...] | None:
     if interface.labels is not None:
         return metadata.read_labels(interface.labels, model.classes)
-    names = metadata.imagenet_labels()
+    if source.model is not None and source.model.suffix == ".tflite":
+        embedded = metadata.read(source.model.read_bytes())
+        return embedded.labels if embedded is not None else None
     if source.variant is None:
         return None
+    names = metadata.imagenet_labels()
     if model.classes == len(names):
         return names
     # Some ImageNet networks were trained with a class 0 for "none of these".
     return ("background", *names) if model.classes == len(names) + 1 else None
+
+
+def _inspect(content: bytes) -> Inspection:
+    with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
+        path = Path(folder) / "finished.tflite"
+        path.write_bytes(content)
+        return inspect.inspect(path)
+
+
+def _delegated(inspection: Inspection) -> Check:
+    """Say how much of the file XNNPACK takes here; slow is no failure, so this check always passes."""
+    delegation = inspection.delegation
+    if delegation is None:
+        return Check("XNNPACK", passed=True, detail=f"could not be asked: {inspection.runtime_error}")
+    detail = f"{len(delegation.taken)} of {len(inspection.operators)} operators in {delegation.partitions} partition(s)"
+    if delegation.left:
+        first = delegation.left[0]
+        name = inspection.operators[first.operator].name
+        detail += f"; {len(delegation.left)} are left to slower kernels, first {name}: {first.reason}"
+    return Check("XNNPACK", passed=True, detail=detail)
 
 
 def _draw(calibration: Calibration) -> images.Sample:

@@ -98,6 +98,7 @@ def finish(
     _check_classifier(graph)
     affine = preprocessing.fuse(graph, input_range)
     kept = _set_head(graph, head)
+    graph.tidy()
     graph.set_signature(SIGNATURE, INPUT_NAME, OUTPUT_NAME)
     _, height, width, _ = graph.shape(graph.inputs[0])
     std = tuple(float(value) for value in 1.0 / affine.scale)
@@ -142,7 +143,9 @@ def _check_classifier(graph: Graph) -> None:
     if len(shape) != 4 or shape[3] != 3:
         raise ModelError(f"the model's input has the shape {shape}; an image classifier takes (1, height, width, 3)")
     if shape[0] != 1:
-        raise ModelError(f"the model takes batches of {shape[0]}; a device runs one image at a time: convert it at batch 1")
+        raise ModelError(
+            f"the model takes batches of {shape[0]}; a device runs one image at a time: convert it at batch 1"
+        )
     if len(graph.shape(sink)) != 2 or graph.shape(sink)[1] < 2:
         raise ModelError(
             f"the model is no classifier: its output has the shape {graph.shape(sink)}, not (1, classes) with at least "

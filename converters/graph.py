@@ -44,9 +44,7 @@ class Graph:
             raise ModelError(
                 f"{origin} has {len(self.model.subgraphs or [])} subgraphs (control flow); a classifier has one"
             )
-        self._names = {
-            code: name for name, code in vars(self.schema.BuiltinOperator).items() if isinstance(code, int)
-        }
+        self._names = {code: name for name, code in vars(self.schema.BuiltinOperator).items() if isinstance(code, int)}
         self._dtypes = {code: name for name, code in vars(self.schema.TensorType).items() if isinstance(code, int)}
 
     @classmethod
@@ -192,6 +190,35 @@ class Graph:
             entry.name, entry.tensorIndex = name.encode(), index
             setattr(signature, attribute, [entry])
         self.model.signatureDefs = [signature]
+
+    def tidy(self) -> None:
+        """Drop tensors that nothing reads or writes, and make the names of the others unique.
+
+        An edit leaves tensors behind, and a quantizer tells tensors apart by name.
+        """
+        subgraph = self._subgraph
+        used = {*self.inputs, *self.outputs}
+        for operator in subgraph.operators:
+            used.update(int(index) for index in (*operator.inputs, *operator.outputs) if index >= 0)
+            used.update(int(index) for index in (operator.intermediates if operator.intermediates is not None else ()))
+        new = {old: position for position, old in enumerate(sorted(used))}
+        subgraph.tensors = [subgraph.tensors[index] for index in new]
+        subgraph.inputs = [new[index] for index in self.inputs]
+        subgraph.outputs = [new[index] for index in self.outputs]
+        for operator in subgraph.operators:
+            operator.inputs = [new[int(index)] if index >= 0 else -1 for index in operator.inputs]
+            operator.outputs = [new[int(index)] for index in operator.outputs]
+            if operator.intermediates is not None:
+                operator.intermediates = [new[int(index)] for index in operator.intermediates]
+        for signature in self.model.signatureDefs or []:
+            for entry in (*signature.inputs, *signature.outputs):
+                entry.tensorIndex = new[int(entry.tensorIndex)]
+        names: set[str] = set()
+        for index, tensor in enumerate(subgraph.tensors):
+            name = self.name(index)
+            if name in names:
+                tensor.name = f"{name}#{index}".encode()
+            names.add(self.name(index))
 
     def _opcode(self, kind: str) -> int:
         builtin = getattr(self.schema.BuiltinOperator, kind)

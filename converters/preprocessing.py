@@ -117,6 +117,8 @@ def fuse(graph: Graph, input_range: tuple[float, float] | None = None) -> Affine
 def _affine_step(graph: Graph, operator: Any, current: int) -> tuple[Vector, Vector] | None:
     """Return scale and offset when the operator is affine per channel in `current`, else None."""
     kind = graph.kind(operator)
+    if kind == "DEPTHWISE_CONV_2D":
+        return _pointwise_step(graph, operator)
     if kind not in ("MUL", "ADD", "SUB", "DIV") or len(operator.inputs) != 2:
         return None
     options = operator.builtinOptions
@@ -137,3 +139,18 @@ def _affine_step(graph: Graph, operator: Any, current: int) -> tuple[Vector, Vec
     if kind == "SUB":
         return (one, -constant) if first == current else (-one, constant)
     return (1.0 / constant, zero) if first == current else None
+
+
+def _pointwise_step(graph: Graph, operator: Any) -> tuple[Vector, Vector] | None:
+    """Return scale and offset of a 1x1 depthwise convolution such as `fuse` makes: a float file of ours comes back."""
+    options = operator.builtinOptions
+    weights, bias = (graph.constant(int(index)) for index in operator.inputs[1:3])
+    if (
+        weights is None
+        or bias is None
+        or weights.shape != (1, 1, 1, 3)
+        or (options.strideH, options.strideW) != (1, 1)
+        or options.fusedActivationFunction != graph.schema.ActivationFunctionType.NONE
+    ):
+        return None
+    return weights.reshape(3).astype(np.float64), bias.reshape(3).astype(np.float64)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from edgeeff.converters.float_model import SIGNATURE, FloatModel
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.preprocessing import PIXEL_MAX, Affine
+from edgeeff.converters.runtime import native_log_kept_away
 from edgeeff.converters.schemes import Scheme
 from edgeeff.converters.trace import INPUT_NAME
 from edgeeff.errors import CalibrationError, InputError, MissingExtraError
@@ -131,14 +132,15 @@ def _calibrator(model: FloatModel, threads: int) -> tuple[Any, Any]:
         raise MissingExtraError("litert-quantizer", "host") from error
     recipes = recipe_manager.RecipeManager()
     recipes.load_quantization_recipe(recipe.static_wi8_ai8())
-    collecting = calibrator.Calibrator(
-        model.content,
-        num_threads=threads,
-        # LiteRT's profiler reads the tensors as they pass: 2.7 times less memory than keeping all of them.
-        mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
-        # Quantizer.calibrate would use a moving average, which clips the logits.
-        qsv_update_func=qsv_utils.min_max_update,
-    )
+    with native_log_kept_away():
+        collecting = calibrator.Calibrator(
+            model.content,
+            num_threads=threads,
+            # LiteRT's profiler reads the tensors as they pass: 2.7 times less memory than keeping all of them.
+            mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
+            # Quantizer.calibrate would use a moving average, which clips the logits.
+            qsv_update_func=qsv_utils.min_max_update,
+        )
     return collecting, recipes
 
 

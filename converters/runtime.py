@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
@@ -22,8 +27,9 @@ class Session:
         except ImportError as error:
             raise MissingExtraError("LiteRT (ai-edge-litert)", "device") from error
         try:
-            self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with native_log_kept_away():
+                self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"LiteRT cannot load this file: {error}") from error
         self._input = self._interpreter.get_input_details()[0]
@@ -57,6 +63,23 @@ class Session:
 def runtime() -> Runtime:
     """Name the runtime that `Session` uses."""
     return Runtime("ai-edge-litert", metadata.version("ai-edge-litert"))
+
+
+@contextlib.contextmanager
+def native_log_kept_away() -> Iterator[None]:
+    """Keep what native code prints on standard error, such as LiteRT's word on XNNPACK, from the terminal.
+
+    LiteRT has no public switch for it, so the file descriptor itself is turned away; keep what is inside short.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as log:
+            os.dup2(log.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _contract(detail: dict[str, Any]) -> TensorContract:

