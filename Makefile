@@ -29,7 +29,7 @@ lint: venv ## ruff, mypy and the direction of the imports
 	$(BIN)/lint-imports
 
 bench: venv ## print our figures beside those of the plain way, from one run
-	$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -s $(ARGS)
+	set -e; for script in tests/benchmarks/*.py; do $(BIN)/python $$script; done
 
 lock: ## choose the versions and hashes anew where pyproject.toml asks for it
 	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate \
