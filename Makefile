@@ -37,7 +37,7 @@ lock: ## choose the versions and hashes anew where pyproject.toml asks for it
 	  --custom-compile-command 'make lock' --output-file $(PINS) pyproject.toml >/dev/null
 
 clean: ## remove the environment and everything made by tools
-	rm -rf $(VENV) build dist edgeeff.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist edgeeff-demo edgeeff.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What is installed is what the pins say, by hash, from wheels: no compiler, no surprise.
