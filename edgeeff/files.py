@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import tempfile
+import secrets
+import stat
 from pathlib import Path
 
 from edgeeff.errors import OutputError
@@ -20,52 +21,48 @@ _REASONS = {
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place with --output",
     errno.EISDIR: "it is a folder; give a file name with --output",
     errno.ENAMETOOLONG: "the name is too long; give a shorter one with --output",
+    errno.ELOOP: "its links lead in a circle; choose another place with --output",
+    errno.EEXIST: "it is a device or a pipe, not a file; give a file name with --output",
 }
 
 
 def check_writable(path: Path) -> None:
     """Refuse a place that cannot be written before any work is done for it.
 
-    Raises OutputError when the folder is missing or closed, or when `path` is itself a folder.
+    Raises OutputError when the folder is missing or closed, or when `path` is a folder or a device.
     """
-    if path.is_dir():
-        raise _output_error(path, OSError(errno.EISDIR, "is a folder"))
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+        temporary = _temporary(_target(path))
+        temporary.touch(exist_ok=False)
+        temporary.unlink()
     except OSError as error:
         raise _output_error(path, error) from error
-    os.close(handle)
-    Path(name).unlink()
 
 
 def write_atomic(path: Path, data: bytes | bytearray | memoryview) -> None:
     """Write `data` to `path` so that a reader sees the old file or the whole new one, never a part.
 
-    Raises OutputError with the reason and a way on; the file that was there stays as it was.
+    A symbolic link stays, and what it leads to is replaced. The file is as readable as the umask says. Raises
+    OutputError with the reason and a way on; the file that was there stays as it was.
     """
-    if path.is_dir():
-        raise _output_error(path, OSError(errno.EISDIR, "is a folder"))
-    mode = 0o666 & ~_umask()
-    temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), mode)
-        temporary.replace(path)
-        temporary = None
+        target = _target(path)
+        temporary = _temporary(target)
+        with temporary.open("xb") as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.replace(target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise _output_error(path, error) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file as 64 hexadecimal digits, read in pieces of 1 MiB."""
+    """Return the sha256 of a file as 64 hexadecimal digits, read in pieces of 1 MiB; raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
@@ -73,11 +70,23 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _umask() -> int:
-    # The only way to read the mask is to set it; mkstemp makes files that only their owner may read.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _target(path: Path) -> Path:
+    """Follow links to what is written in the end; raises OSError where something other than a file is in the way."""
+    target = Path(os.path.realpath(path))
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+    if not stat.S_ISREG(mode):
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EEXIST
+        raise OSError(code, os.strerror(code))
+    return target
+
+
+def _temporary(target: Path) -> Path:
+    # Beside the target, because only within one file system a file is moved in one step; a short name of its own,
+    # because the target's may be as long as names can be.
+    return target.with_name(f".edgeeff-{secrets.token_hex(8)}")
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:
