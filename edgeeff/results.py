@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,10 @@ from typing import Any, ClassVar, TypeVar
 import edgeeff
 from edgeeff.errors import RecordError
 from edgeeff.files import sha256
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class ModelFile:
 
     @classmethod
     def of(cls, path: Path) -> ModelFile:
-        """Read size and sha256 of the file at `path`."""
+        """Read size and sha256 of the file at `path`; raises OSError."""
         return cls(str(path), sha256(path), path.stat().st_size)
 
 
@@ -68,7 +73,7 @@ class Record:
     schema_version: ClassVar[int]
 
     edgeeff_version: str = edgeeff.__version__
-    created: str = field(default_factory=lambda: _now())
+    created: str = field(default_factory=_now)
     runtime: Runtime | None
     device: Device
     packages: dict[str, str] = field(default_factory=dict)
@@ -222,16 +227,19 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def to_dict(value: Any) -> Any:
-    """Turn a dataclass into plain JSON types; every record inside carries its schema and version first."""
-    import msgspec  # noqa: PLC0415 - `edgeeff --help` must not pay for it
+    """Turn dataclasses, also those inside, into plain JSON types; every record has its schema and version first."""
+    import msgspec
 
-    plain = msgspec.to_builtins(value)
-    return _with_schema(value, plain)
+    return _with_schema(value, msgspec.to_builtins(value))
 
 
 def to_json(value: Any) -> str:
-    """Write a dataclass as one JSON document, indented by two, ending in a newline."""
-    return json.dumps(to_dict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write a dataclass as one JSON document, indented by two, ending in a newline.
+
+    What is no Unicode in a file name becomes a question mark. Raises ValueError for a number that is not finite.
+    """
+    text = json.dumps(to_dict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def read_record(path: Path) -> Record:
@@ -240,27 +248,20 @@ def read_record(path: Path) -> Record:
     Raises RecordError when the file is missing, no JSON, no record of edgeeff, of a newer schema version, or when a
     field is missing or of the wrong type (the message names the field).
     """
-    import msgspec  # noqa: PLC0415
+    import msgspec
 
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise RecordError(f"cannot read the record {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is no JSON document ({error}); give a record written by edgeeff") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, str) or schema not in RECORDS:
         raise RecordError(f"{path} is no record of edgeeff: its schema is {schema!r}, known are {', '.join(RECORDS)}")
-    cls = RECORDS[schema]
-    version = document.get("schema_version")
-    if not isinstance(version, int) or version < 1:
-        raise RecordError(f"{path} has no valid schema_version ({version!r})")
-    if version > cls.schema_version:
-        raise RecordError(
-            f"{path} is {schema} version {version}; this edgeeff reads up to {cls.schema_version}: install a newer one"
-        )
+    _check_versions(document, path)
     try:
-        return msgspec.convert(document, cls)
+        return msgspec.convert(document, RECORDS[schema])
     except msgspec.ValidationError as error:
         raise RecordError(f"{path} is no valid {schema} record: {error}") from error
 
@@ -268,8 +269,6 @@ def read_record(path: Path) -> Record:
 @cache
 def this_device() -> Device:
     """Describe the machine that this process runs on."""
-    import os  # noqa: PLC0415
-
     name = _first_line(Path("/proc/device-tree/model")).rstrip("\0") or platform.node() or "local"
     cpu = next(
         (
@@ -295,14 +294,41 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def _with_schema(value: Any, plain: Any) -> Any:
+    """Put the heads of records into `plain`, which is `value` in JSON types."""
     if isinstance(value, Record):
         head: dict[str, Any] = {"schema": value.schema, "schema_version": value.schema_version}
         return head | {key: _with_schema(getattr(value, key), item) for key, item in plain.items()}
+    if is_dataclass(value):
+        return {key: _with_schema(getattr(value, key), item) for key, item in plain.items()}
+    if isinstance(value, dict):
+        pairs = zip(plain.items(), value.values(), strict=True)
+        return {key: _with_schema(inner, item) for (key, item), inner in pairs}
+    if isinstance(value, (list, tuple)):
+        return [_with_schema(inner, item) for inner, item in zip(value, plain, strict=True)]
     return plain
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+def _check_versions(document: Any, path: Path) -> None:
+    """Raise RecordError when the record, or one inside it, has no version or one that is newer than this edgeeff."""
+    waiting = [document]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        if not isinstance(item, dict):
+            continue
+        waiting += item.values()
+        cls = RECORDS.get(str(item.get("schema")))
+        if cls is None:
+            continue
+        version = item.get("schema_version")
+        if type(version) is not int or version < 1:
+            raise RecordError(f"{path} has no valid schema_version for {cls.schema} ({version!r})")
+        if version > cls.schema_version:
+            raise RecordError(
+                f"{path} is {cls.schema} version {version}; this edgeeff reads up to {cls.schema_version}: "
+                "install a newer one"
+            )
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,0 +1,323 @@
+"""Records are written as JSON and read back, whole and unchanged, or refused with a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeeff import results
+from edgeeff.errors import RecordError
+from edgeeff.results import (
+    RECORDS,
+    Agreement,
+    CalibrationUse,
+    Check,
+    ConversionRecord,
+    DemoPhotograph,
+    DemoRecord,
+    Device,
+    Latency,
+    ModelFile,
+    ProfileRecord,
+    Record,
+    Runtime,
+    TensorContract,
+    read_record,
+    this_device,
+    to_dict,
+    to_json,
+    versions,
+)
+
+Golden = Callable[[str, str], None]
+GOLDEN = Path(__file__).parent / "golden"
+HEAD: dict[str, Any] = {
+    "edgeeff_version": "0.1.0",
+    "created": "2026-01-31T12:34:56+00:00",
+    "runtime": Runtime("ai-edge-litert", "2.3.0"),
+    "device": Device("Raspberry Pi 4 Model B Rev 1.4", "aarch64", "Linux 6.6.31", "Cortex-A72", 4),
+    "packages": {"numpy": "2.4.6", "tensorflow": "2.21.0"},
+}
+CONVERSION = ConversionRecord(
+    **HEAD,
+    model=ModelFile("müsli/b0_int8.tflite", "ab" * 32, 6_200_000),
+    source="b0",
+    source_sha256=None,
+    weights="imagenet",
+    scheme="int8",
+    classes=1000,
+    resolution=(224, 260),
+    output="softmax",
+    input_contract=TensorContract("image", (1, 224, 260, 3), "uint8", 1.0, 0),
+    output_contract=TensorContract("scores", (1, 1000), "float32"),
+    macs=385_814_880,
+    float_size_bytes=21_300_000,
+    calibration=CalibrationUse("folder", 2, 7, "photos", images=(("a/1.png", "cd" * 32), ("b/2.png", "ef" * 32))),
+    agreement=Agreement(16, 0.9375, 0.25, 0.997),
+    checks=(Check("runs", passed=True, detail="16 images through LiteRT"),),
+    warnings=("few images",),
+    seconds={"trace": 12.5, "quantize to int8": 3.25},
+)
+PROFILE = ProfileRecord(
+    **HEAD,
+    model=CONVERSION.model,
+    threads=1,
+    mode="quick",
+    latency=Latency(0.05, 0.0625, 0.0515, 0.049, (0.0495, 0.0505), 60, 3),
+    import_s=0.5,
+    load_s=0.125,
+    first_inference_s=0.075,
+    peak_rss_bytes=80_000_000,
+    runtime_rss_bytes=50_000_000,
+)
+DEMO = DemoRecord(
+    **HEAD,
+    float_conversion=dataclasses.replace(CONVERSION, scheme="float32"),
+    int8_conversion=CONVERSION,
+    float_profile=dataclasses.replace(PROFILE, mode="full"),
+    int8_profile=PROFILE,
+    latency_ratio=0.4,
+    size_ratio=0.28,
+    photographs=(DemoPhotograph("chelsea.png", "tabby", 0.75, "tiger cat", 0.5),),
+    agreement=0.0,
+    seconds=93.5,
+)
+EXAMPLES = {"conversion": CONVERSION, "profile": PROFILE, "demo": DEMO}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "record.json"
+
+
+def write(path: Path, document: Any) -> Path:
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def plain(record: Record, **changes: Any) -> dict[str, Any]:
+    document: dict[str, Any] = to_dict(record)
+    return document | changes
+
+
+# --- There and back ---------------------------------------------------------------------------------------------------
+
+st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
+
+
+@given(st.one_of(*(st.from_type(cls) for cls in RECORDS.values())))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, record: Record) -> None:
+    path = tmp_path_factory.getbasetemp() / "record.json"
+    path.write_text(to_json(record), encoding="utf-8")
+    assert read_record(path) == record
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_the_json_of_a_record_is_the_golden_one(kind: str, golden: Golden) -> None:
+    golden(f"{kind}_v{EXAMPLES[kind].schema_version}.json", to_json(EXAMPLES[kind]))
+
+
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*_v*.json")), ids=lambda file: file.stem)
+def test_every_version_so_far_is_read(file: Path) -> None:
+    record = read_record(file)
+    kind, version = file.stem.split("_v")
+    assert record.schema == f"edgeeff/{kind}"
+    if record.schema_version == int(version):
+        assert record == EXAMPLES[kind]
+
+
+def test_every_kind_of_record_has_an_example_and_a_history() -> None:
+    assert {f"edgeeff/{kind}" for kind in EXAMPLES} == set(RECORDS)
+    history = re.findall(r"^  (\w+) +(\d+) ", results.__doc__ or "", flags=re.MULTILINE)
+    latest = {f"edgeeff/{kind}": int(version) for kind, version in history}
+    assert latest == {schema: cls.schema_version for schema, cls in RECORDS.items()}
+
+
+def test_schema_and_version_come_first_also_inside() -> None:
+    head = ["schema", "schema_version", "edgeeff_version", "created"]
+    document = to_dict(DEMO)
+    for part in (document, document["int8_conversion"], document["float_profile"]):
+        assert list(part)[:4] == head
+    assert document["int8_conversion"]["schema"] == "edgeeff/conversion"
+    inside = to_dict({"records": (PROFILE,)})
+    assert list(inside["records"][0])[:4] == head
+
+
+def test_times_and_sizes_say_their_unit() -> None:
+    classes: list[type[Any]] = [Latency, ModelFile, *RECORDS.values()]
+    for field in (field for cls in classes for field in dataclasses.fields(cls)):
+        if re.search(r"(^|_)(size|rss|memory)(_|$)", field.name):
+            assert field.name.endswith(("_bytes", "_ratio")), field.name
+        if re.search(r"^(p\d+|mean|min|load|import|first)_", field.name):
+            assert field.name.endswith("_s"), field.name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_not_finite_are_not_written(value: float) -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        to_json(dataclasses.replace(DEMO, latency_ratio=value))
+
+
+def test_a_file_name_that_is_no_unicode_is_still_a_record(path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.tflite")
+    record = dataclasses.replace(PROFILE, model=ModelFile(name, "0" * 64, 1))
+    path.write_bytes(to_json(record).encode())
+    read = read_record(path)
+    assert isinstance(read, ProfileRecord)
+    assert read.model.path == "caf?.tflite"
+
+
+def test_fields_that_a_later_edgeeff_added_without_a_new_version_are_ignored(path: Path) -> None:
+    assert read_record(write(path, plain(PROFILE, novelty=1))) == PROFILE
+
+
+def test_fields_with_a_default_may_be_missing(path: Path) -> None:
+    document = plain(PROFILE)
+    del document["packages"]
+    assert read_record(write(path, document)) == dataclasses.replace(PROFILE, packages={})
+
+
+# --- Refused ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is no JSON document"),
+        (b"{", "is no JSON document"),
+        (b"edgeeff", "is no JSON document"),
+        (b"\xff\xfe", "is no JSON document"),
+        (b'{"schema": "\xff"}', "is no JSON document"),
+        (b"[" * 100_000, "is no JSON document"),
+        (b'{"schema": "edgeeff/profile"} {}', "is no JSON document"),
+        (b"null", "is no record of edgeeff: its schema is None, known are edgeeff/conversion"),
+        (b"[]", "is no record of edgeeff"),
+        (b"{}", "is no record of edgeeff"),
+        (b'{"schema": 3}', "is no record of edgeeff"),
+        (b'{"schema": ["edgeeff/profile"]}', "is no record of edgeeff"),
+        (b'{"schema": "coco/images"}', "is no record of edgeeff: its schema is 'coco/images'"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_what_is_no_record_is_refused(path: Path, content: bytes, reason: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(RecordError) as caught:
+        read_record(path)
+    assert str(caught.value).startswith(f"{path} {reason}")
+
+
+def test_a_number_that_is_not_finite_is_refused(path: Path) -> None:
+    text = to_json(DEMO).replace('"latency_ratio": 0.4', '"latency_ratio": NaN')
+    assert "NaN" in text
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecordError, match="is no JSON document"):
+        read_record(path)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("missing.json", "No such file"), (".", "Is a directory")])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(RecordError, match=rf"cannot read the record .*: {reason}"):
+        read_record(tmp_path / name)
+
+
+@pytest.mark.parametrize("version", [None, 0, -1, "1", 1.0, True, [1]])
+def test_a_record_without_a_valid_version_is_refused(path: Path, version: object) -> None:
+    with pytest.raises(RecordError, match="no valid schema_version for edgeeff/profile"):
+        read_record(write(path, plain(PROFILE, schema_version=version)))
+
+
+def test_a_newer_version_is_refused(path: Path) -> None:
+    newer = PROFILE.schema_version + 1
+    with pytest.raises(RecordError) as caught:
+        read_record(write(path, plain(PROFILE, schema_version=newer)))
+    assert str(caught.value) == (
+        f"{path} is edgeeff/profile version {newer}; this edgeeff reads up to {PROFILE.schema_version}: "
+        "install a newer one"
+    )
+
+
+def test_a_newer_version_inside_is_refused(path: Path) -> None:
+    newer = CONVERSION.schema_version + 1
+    document = plain(DEMO, int8_conversion=plain(CONVERSION, schema_version=newer))
+    with pytest.raises(RecordError, match=f"is edgeeff/conversion version {newer}"):
+        read_record(write(path, document))
+
+
+REQUIRED = [
+    pytest.param(example, field.name, id=f"{kind}-{field.name}")
+    for kind, example in EXAMPLES.items()
+    for field in dataclasses.fields(example)
+    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+]
+
+
+@pytest.mark.parametrize(("example", "name"), REQUIRED)
+def test_a_missing_field_is_named(path: Path, example: Record, name: str) -> None:
+    document = plain(example)
+    del document[name]
+    with pytest.raises(RecordError, match=rf"is no valid {example.schema} record: .*`{name}`"):
+        read_record(write(path, document))
+
+
+@pytest.mark.parametrize(
+    ("record", "change", "place"),
+    [
+        (PROFILE, {"threads": "1"}, "$.threads"),
+        (PROFILE, {"threads": 1.5}, "$.threads"),
+        (PROFILE, {"threads": None}, "$.threads"),
+        (PROFILE, {"load_s": "fast"}, "$.load_s"),
+        (PROFILE, {"model": plain(PROFILE)["model"] | {"size_bytes": "1"}}, "$.model.size_bytes"),
+        (PROFILE, {"latency": plain(PROFILE)["latency"] | {"interval_s": [1.0]}}, "$.latency.interval_s"),
+        (CONVERSION, {"resolution": [224, 224, 3]}, "$.resolution"),
+        (CONVERSION, {"checks": [{"name": "runs", "passed": 1, "detail": ""}]}, "$.checks[0].passed"),
+        (DEMO, {"int8_profile": plain(PROFILE, mode=3)}, "$.int8_profile.mode"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_field_of_the_wrong_type_is_named(path: Path, record: Record, change: dict[str, Any], place: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        read_record(write(path, plain(record, **change)))
+    assert place in str(caught.value)
+
+
+# --- What fills them --------------------------------------------------------------------------------------------------
+
+
+def test_this_device_is_described() -> None:
+    device = this_device()
+    assert device.cores == len(os.sched_getaffinity(0))
+    assert device.machine == os.uname().machine
+    assert device.system == f"Linux {os.uname().release}"
+    assert device.name
+    assert device.cpu
+    assert not device.emulated
+
+
+def test_a_record_is_dated_in_utc() -> None:
+    created = dataclasses.replace(PROFILE, created=results._now()).created
+    age = datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(created)
+    assert datetime.timedelta(seconds=-1) <= age < datetime.timedelta(minutes=1)
+    assert created.endswith("+00:00")
+
+
+def test_a_model_file_is_what_is_on_disk(path: Path) -> None:
+    path.write_bytes(b"abc")
+    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, example B.1
+    assert ModelFile.of(path) == ModelFile(str(path), sha256, 3)
+
+
+def test_versions_are_those_of_installed_packages() -> None:
+    found = versions("msgspec", "no-such-package", "click")
+    assert list(found) == ["msgspec", "click"]
+    assert all(re.match(r"\d+\.\d+", version) for version in found.values())
