@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 from typing import Protocol
@@ -25,7 +26,7 @@ class Silent:
         self._stage: str | None = None
         self._since = 0.0
 
-    def stage(self, text: str, total: int = 0) -> None:  # noqa: ARG002 - the protocol's
+    def stage(self, text: str, total: int = 0) -> None:
         """Begin a stage."""
         self.finish()
         self._stage, self._since = text, time.perf_counter()
@@ -45,20 +46,20 @@ class Bars:
     """Progress as one line at a time on standard error; use it as a context manager."""
 
     def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - `edgeeff --help` must not pay for it
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
-        console = Console(stderr=True)
         self._bars = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=console,
+            console=Console(stderr=True),
             transient=True,
-            disable=not console.is_terminal,
+            # Rich would call a pipe a terminal where FORCE_COLOR is set, as CI services do.
+            disable=not sys.stderr.isatty(),
         )
         self._task = self._bars.add_task("", total=None, visible=False)
 

@@ -19,17 +19,18 @@ def bootstrap_interval(
     """Return a percentile bootstrap interval of a statistic of the pooled samples, resampling whole groups.
 
     Samples of one process share its luck (memory layout, frequency), so processes are drawn, not samples: Efron and
-    Tibshirani, An Introduction to the Bootstrap (1993), chapter 8. With one group the interval has no width.
+    Tibshirani, An Introduction to the Bootstrap (1993), chapter 8. The statistic must not look at the samples' order.
+    No group may be empty; with one group the interval has no width.
     """
     generator = np.random.default_rng(seed)
-    draws = generator.integers(0, len(groups), (RESAMPLES, len(groups)))
-    values = [statistic(np.concatenate([groups[index] for index in draw])) for draw in np.unique(draws, axis=0)]
-    weights = np.unique(draws, axis=0, return_counts=True)[1]
+    draws = np.sort(generator.integers(0, len(groups), (RESAMPLES, len(groups))), axis=1)
+    # Few groups give the same draw many times: five give 126 different ones.
+    distinct, counts = np.unique(draws, axis=0, return_counts=True)
+    values = np.array([statistic(np.concatenate([groups[index] for index in draw])) for draw in distinct])
     order = np.argsort(values)
-    cumulative = np.cumsum(weights[order]) / weights.sum()
+    cumulative = np.cumsum(counts[order]) / RESAMPLES
     tail = (1 - confidence) / 2
-    low = values[order[int(np.searchsorted(cumulative, tail))]]
-    high = values[order[min(int(np.searchsorted(cumulative, 1 - tail)), len(order) - 1)]]
+    low, high = values[order[np.searchsorted(cumulative, (tail, 1 - tail))]]
     return float(low), float(high)
 
 
