@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import itertools
 import json
 import math
 import re
@@ -405,9 +404,11 @@ def _ask_runtime(path: Path) -> _Answer:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
-        return _Answer([], f"LiteRT did not load it within {LOAD_LIMIT_S:.0f} s")
+        return _Answer([], f"LiteRT did not load it within {LOAD_LIMIT_S:g} s")
     if done.returncode < 0:
-        raise ModelError(f"LiteRT crashed while loading it (signal {-done.returncode}): the file is damaged")
+        raise ModelError(
+            f"LiteRT crashed while loading it (signal {-done.returncode}): the file is damaged or was made wrongly"
+        )
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -472,8 +473,18 @@ _KNOWN = _FLOAT_ONLY.union(
     MAX_POOL_2D MEAN MUL PAD QUANTIZE REDUCE_MAX REDUCE_MIN RESHAPE RESIZE_BILINEAR SLICE SPACE_TO_DEPTH SPLIT
     STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV""".split()  # noqa: SIM905
 )
-_CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
 _CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
+# What XNNPACK has to know beforehand: the second input.
+_FIXED = {
+    "CONV_2D": "weights are",
+    "DEPTHWISE_CONV_2D": "weights are",
+    "MEAN": "axes are",
+    "PAD": "padding is",
+    "RESHAPE": "new shape is",
+    "SLICE": "start is",
+    "STRIDED_SLICE": "start is",
+    "TRANSPOSE": "order of axes is",
+}
 # The bounds of scale1 * scale2 / scale_out for MUL, and of scale / scale_out of either input for ADD and SUB.
 _SCALE_RANGES = {"ADD": (2**-10, 2**8), "SUB": (2**-10, 2**8), "MUL": (2**-16, 2**8)}
 
@@ -482,15 +493,15 @@ def why_left(operator: Operator, tensors: tuple[Tensor, ...]) -> str:
     """Say why XNNPACK leaves an operator that it is known to leave."""
     inputs = [tensors[index] for index in operator.inputs if index >= 0]
     outputs = [tensors[index] for index in operator.outputs]
-    reasons = itertools.chain(
-        _type_reasons(operator.name, inputs, outputs), _structure_reasons(operator.name, inputs, outputs)
-    )
-    return next(reasons, "XNNPACK declined it here; no rule that edgeeff knows says why")
+    reasons = _reasons(operator.name, inputs, outputs)
+    return next(reasons, "XNNPACK declined it here; edgeeff knows no rule that says why")
 
 
-def _type_reasons(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Iterator[str]:
+def _reasons(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Iterator[str]:
     if name not in _KNOWN:
         yield f"XNNPACK has no {name}"
+    if name in _FIXED and len(inputs) > 1 and not inputs[1].constant:
+        yield f"its {_FIXED[name]} computed while it runs"
     types = sorted({tensor.dtype for tensor in (*inputs, *outputs) if not tensor.constant})
     eight_bit = [dtype for dtype in types if dtype in _EIGHT_BIT]
     for dtype in types:
@@ -500,26 +511,14 @@ def _type_reasons(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Ite
         yield f"XNNPACK's {name} takes float only, this one is {eight_bit[0]}"
     if name == "QUANTIZE" and len(eight_bit) == 2:
         yield f"XNNPACK's QUANTIZE does not turn {inputs[0].dtype} into {outputs[0].dtype}"
-    if name not in _CONVERSIONS and len(types) > 1:
-        yield f"it mixes {' and '.join(types)}"
     if name == "DEPTHWISE_CONV_2D" and types == ["float32"] and inputs[1].dtype == "int8":
         yield "its values are float and its weights int8: XNNPACK mixes these in CONV_2D and FULLY_CONNECTED only"
-
-
-def _structure_reasons(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Iterator[str]:
-    if name in _CONVOLUTIONS and len(inputs) < 3:
-        yield f"XNNPACK's {name} needs a bias, this one has none"
-    if name in _CONVOLUTIONS and not inputs[1].constant:
-        yield "its weights are computed while it runs"
-    if name == "RESHAPE" and len(inputs) > 1 and not inputs[1].constant:
-        yield "its new shape is computed while it runs"
+    if name == "DEPTHWISE_CONV_2D" and len(inputs) < 3:
+        yield "XNNPACK's DEPTHWISE_CONV_2D needs a bias, this one has none"
     if name == "RESHAPE" and inputs[0].quantization != outputs[0].quantization:
         yield "its input and output have different scales or zero points"
     if name in _SCALE_RANGES and not _scales_fit(name, inputs, outputs):
         yield "the scales of its inputs and its output are too far apart for XNNPACK"
-    for tensor in (*inputs, *outputs):
-        if tensor.dynamic:
-            yield f"its shape is known only at run time: {list(tensor.shape_signature)}"
 
 
 def _scales_fit(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from edgeeff.converters.inspect import Inspection, Operator
 from edgeeff.converters.metadata import InputContract, Metadata
@@ -75,8 +75,14 @@ def _metadata(metadata: Metadata) -> Iterator[tuple[str, str]]:
         more = ", ..." if len(metadata.labels) > 3 else ""
         yield "Labels", f"{len(metadata.labels)}: {', '.join(metadata.labels[:3])}{more}"
     if metadata.provenance:
-        plain = [f"{key} {value}" for key, value in metadata.provenance.items() if isinstance(value, str | int | float)]
-        yield "Made from", ", ".join(plain[:_MANY]) + (", ..." if len(plain) > _MANY else "")
+        yield "Made from", _pairs(metadata.provenance)
+
+
+def _pairs(items: Mapping[str, Any]) -> str:
+    pairs = [
+        f"{key} ({_pairs(value)})" if isinstance(value, Mapping) else f"{key} {value}" for key, value in items.items()
+    ]
+    return ", ".join(pairs[:_MANY]) + (", ..." if len(pairs) > _MANY else "")
 
 
 def _pixels(contract: InputContract) -> str:
