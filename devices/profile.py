@@ -7,6 +7,7 @@ machine that drifts drifts for all of them.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +23,9 @@ from edgeeff.results import ModelFile, ProfileRecord, Runtime, this_device
 from edgeeff.statistics import summarize_latency
 
 START_LIMIT_S = 60.0
-"""Time that a process may take beyond its measuring time."""
+"""Time that a process may take to import, load and end."""
+SLOWEST_RUN_S = 10.0
+"""A process whose runs take longer than this counts as hung; it is far beyond B7 on one core."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ class Protocol:
 
     @property
     def time_limit_s(self) -> float:
-        """How long one process may take."""
+        """How long one process may take before it counts as hung."""
         options = runner.DEFAULTS | self.options
-        return float(options["warmup_limit_s"] + 20 * options["duration_s"] + START_LIMIT_S)
+        measuring = options["warmup_limit_s"] + options["duration_s"] + options["runs"] * SLOWEST_RUN_S
+        return float(START_LIMIT_S + measuring)
 
 
 FULL = Protocol("full", processes=5)
@@ -64,13 +68,26 @@ def _one_process(file: Path, threads: int, protocol: Protocol) -> list[dict[str,
     options = protocol.options | {"model": str(file), "threads": threads}
     command = [sys.executable, str(Path(runner.__file__)), json.dumps(options)]
     try:
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=protocol.time_limit_s, check=False)
+        finished = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=protocol.time_limit_s,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise DeviceError(f"measuring {file} took longer than {protocol.time_limit_s:.0f} s and was stopped") from error
     if finished.returncode != 0:
+        code = finished.returncode
+        status = f"status {code}" if code > 0 else signal.Signals(-code).name
         end = "\n".join(finished.stderr.strip().splitlines()[-5:])
-        raise DeviceError(f"measuring {file} failed with status {finished.returncode}:\n{end}")
-    return [json.loads(line) for line in finished.stdout.splitlines()]
+        raise DeviceError(f"measuring {file} failed with {status}:\n{end}")
+    try:
+        return [json.loads(line) for line in finished.stdout.splitlines()]
+    except ValueError as error:
+        raise DeviceError(f"measuring {file} gave no figures but: {finished.stdout[:500]}") from error
 
 
 def _record(file: Path, threads: int, protocol: Protocol, processes: Sequence[list[dict[str, Any]]]) -> ProfileRecord:

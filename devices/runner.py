@@ -6,10 +6,14 @@ one repeat: import, load, first inference, warm-up, then timed runs. Times are s
     python runner.py '{"model": "b2_int8.tflite", "threads": 1}'
 """
 
+from __future__ import annotations
+
 import json
+import os
 import resource
 import sys
 import time
+from typing import Any
 
 DEFAULTS = {
     "threads": 1,
@@ -25,69 +29,74 @@ WINDOW = 10  # runs
 REPORT_EVERY_S = 1.0  # between timed stretches, never inside one
 
 
-def send(event, **fields):
+def send(event: str, **fields: Any) -> None:
     """Write one event as a JSON line."""
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
 
 
-def resident():
+def resident() -> int:
     """Return the resident memory of this process in bytes, 0 where /proc is missing."""
     try:
-        with open("/proc/self/statm") as file:  # noqa: PTH123 - nothing is imported that is not needed
+        with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
     except OSError:
         return 0
 
 
-def peak_resident():
+def peak_resident() -> int:
     """Return the largest resident memory of this process so far in bytes.
 
     VmHWM, not getrusage: ru_maxrss of a forked child begins with its parent's memory.
     """
     try:
-        with open("/proc/self/status") as file:  # noqa: PTH123
-            for line in file:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def load_runtime():
+def load_runtime() -> tuple[Any, str, str]:
     """Return the interpreter class, the runtime's name and its version."""
     try:
         from ai_edge_litert.interpreter import Interpreter
 
         name = "ai-edge-litert"
-    except ImportError:
-        from tflite_runtime.interpreter import Interpreter
-
+    except ImportError as without_litert:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError as error:
+            raise ImportError(
+                f"neither ai-edge-litert ({without_litert}) nor tflite-runtime ({error}) can be imported; "
+                "install one of them: python -m pip install ai-edge-litert"
+            ) from error
         name = "tflite-runtime"
     from importlib import metadata
 
-    return Interpreter, name, metadata.version(name)
+    try:
+        return Interpreter, name, metadata.version(name)
+    except metadata.PackageNotFoundError:  # unpacked or built by hand
+        return Interpreter, name, "unknown"
 
 
-def median(values):
+def median(values: list[float]) -> float:
     """Return the middle of the values."""
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
-def timed(interpreter):
+def timed(interpreter: Any) -> float:
     """Run once; return wall seconds."""
     begin = time.perf_counter()
     interpreter.invoke()
     return time.perf_counter() - begin
 
 
-def warm_up(interpreter, options):
+def warm_up(interpreter: Any, options: dict[str, Any]) -> tuple[int, bool]:
     """Run until two windows' medians agree; return the number of runs and whether they did."""
     begin = time.perf_counter()
-    times = []
+    times: list[float] = []
     while True:
         times.append(timed(interpreter))
         spent = time.perf_counter() - begin
@@ -99,25 +108,25 @@ def warm_up(interpreter, options):
             return len(times), False
 
 
-def measure(interpreter, options):
+def measure(interpreter: Any, options: dict[str, Any]) -> tuple[float, float]:
     """Run for the asked time and count, sending the latencies between stretches; return wall and CPU seconds."""
-    count, spent, wall, cpu = 0, 0.0, 0.0, 0.0
-    while count < options["runs"] or spent < options["duration_s"]:
-        times = []
+    count, wall, cpu = 0, 0.0, 0.0
+    stretch = min(REPORT_EVERY_S, options["duration_s"])
+    while count < options["runs"] or wall < options["duration_s"]:
+        times: list[float] = []
         begin, begin_cpu = time.perf_counter(), time.process_time()
-        while time.perf_counter() - begin < REPORT_EVERY_S:
+        while not times or time.perf_counter() - begin < stretch:
             times.append(timed(interpreter))
         wall += time.perf_counter() - begin
         cpu += time.process_time() - begin_cpu
         count += len(times)
-        spent += sum(times)
         send("latencies", latencies_s=times)
     return wall, cpu
 
 
-def main():
-    """Measure one model in this process."""
-    options = {**DEFAULTS, **json.loads(sys.argv[1])}
+def main(argument: str) -> None:
+    """Measure one model in this process; `argument` is a JSON object with the model's path and options."""
+    options: dict[str, Any] = {**DEFAULTS, **json.loads(argument)}
     begin = time.perf_counter()
     import numpy
 
@@ -144,4 +153,12 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    # Python looks for modules beside this file first, where profile.py has the name of one of Python's own.
+    here = os.path.dirname(os.path.realpath(__file__))
+    sys.path[:] = [path for path in sys.path if os.path.realpath(path) != here]
+    try:
+        main(sys.argv[1])
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
