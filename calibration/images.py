@@ -151,7 +151,7 @@ def load(path: Path | str, height: int, width: int, crop: Crop = "center") -> np
     MissingExtraError without Pillow.
     """
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - finding and sampling need no Pillow
+        from PIL import Image, ImageOps, UnidentifiedImageError  # finding and sampling need no Pillow
     except ImportError as error:
         raise MissingExtraError("Pillow", "host") from error
     try:
@@ -168,7 +168,7 @@ def load(path: Path | str, height: int, width: int, crop: Crop = "center") -> np
 
 def _rgb(picture: Image.Image, path: Path | str) -> Image.Image:
     """The picture with 8-bit RGB pixels."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     if picture.mode == "F" or picture.mode.startswith("I"):
         values = np.asarray(picture)
