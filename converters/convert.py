@@ -255,7 +255,7 @@ def _check_model_path(path: Path) -> None:
         raise ModelError(f"cannot read the model {path}: there is no such file or folder")
     if path.suffix not in KERAS_SUFFIXES:
         raise ModelError(
-            f"cannot tell what {path} is by its name: give a .keras or .h5 file, a SavedModel folder, or a float .tflite"
+            f"cannot tell what {path} is by its name: give a .keras or .h5 file, a SavedModel folder or a float .tflite"
         )
 
 
@@ -335,7 +335,8 @@ def _ranges(
             images=images.manifest(files),
         )
     progress.stage(f"calibrate with {use.count} {'synthetic images' if drawn is None else 'images'}", use.count)
-    return quantize.collect_ranges(model, pixels, threads=threads, tick=progress.tick), use
+    ranges = quantize.collect_ranges(model, pixels, threads=threads, tick=progress.tick)
+    return (synthetic.widen(ranges, model.logits) if drawn is None else ranges), use
 
 
 def _warnings(scheme: Scheme, agreement: results.Agreement, use: CalibrationUse) -> tuple[str, ...]:

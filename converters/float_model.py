@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import util
-from pathlib import Path
 from typing import Literal
 
 from edgeeff import errors
@@ -42,6 +41,8 @@ class FloatModel:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     """What its preprocessing does to pixels: (x - mean) / std per channel."""
+    logits: str
+    """Name of the tensor before the softmax, or of the output where there is none."""
     packages: dict[str, str]
 
 
@@ -89,10 +90,11 @@ def trace(request: Request, say: Callable[[str], None], time_limit_s: float = TI
 def finish(
     content: bytes, *, head: Head | None, packages: dict[str, str], input_range: tuple[float, float] | None = None
 ) -> FloatModel:
-    """Make a float .tflite ready to quantize: check that it is a classifier, fuse preprocessing, set head and signature.
+    """Make a float .tflite ready to quantize: check it, fuse its preprocessing, set its head and its signature.
 
-    `head` None keeps the one that the model has. Raises ModelError when it is quantized already, has dynamic dimensions, has not one image input and one row of
-    scores as output, or when it is unknown which pixel values it expects.
+    `head` None keeps the one that the model has. Raises ModelError when it is quantized already, has dynamic
+    dimensions, has not one image input and one row of scores as output, or when it is unknown which pixel values it
+    expects.
     """
     graph = Graph(content)
     _check_classifier(graph)
@@ -101,6 +103,9 @@ def finish(
     graph.tidy()
     graph.set_signature(SIGNATURE, INPUT_NAME, OUTPUT_NAME)
     _, height, width, _ = graph.shape(graph.inputs[0])
+    sink = graph.outputs[0]
+    last = graph.producer(sink)
+    logits = int(last.inputs[0]) if kept == "softmax" and last is not None else sink
     std = tuple(float(value) for value in 1.0 / affine.scale)
     mean = tuple(float(value) for value in -affine.offset / affine.scale)
     return FloatModel(
@@ -110,6 +115,7 @@ def finish(
         head=kept,
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
+        logits=graph.name(logits),
         packages=packages,
     )
 
@@ -123,7 +129,7 @@ def _check_classifier(graph: Graph) -> None:
     for index, what in ((source, "input"), (sink, "output")):
         if graph.dtype(index) != "float32":
             raise ModelError(
-                f"the model's {what} is {graph.dtype(index)}: it is quantized already; give the float model it came from"
+                f"the model's {what} is {graph.dtype(index)}: it is quantized already; give the float model behind it"
             )
     for operator in graph.operators:
         for index in operator.outputs:

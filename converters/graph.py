@@ -19,7 +19,7 @@ FILE_IDENTIFIER = b"TFL3"
 def schema() -> Any:
     """Return LiteRT's generated schema module; raises MissingExtraError where LiteRT is not installed."""
     try:
-        from ai_edge_litert import schema_py_generated  # noqa: PLC0415
+        from ai_edge_litert import schema_py_generated
     except ImportError as error:
         raise MissingExtraError("LiteRT (ai-edge-litert)", "host") from error
     return schema_py_generated
@@ -31,14 +31,14 @@ class Graph:
     def __init__(self, content: bytes | bytearray, origin: str = "the model") -> None:
         """Parse `content`; raises ModelError when it is no .tflite file or has more than one subgraph."""
         self.schema = schema()
-        from ai_edge_litert.tools import flatbuffer_utils  # noqa: PLC0415
+        from ai_edge_litert.tools import flatbuffer_utils
 
         self._tools = flatbuffer_utils
         if len(content) < 8 or bytes(content[4:8]) != FILE_IDENTIFIER:
             raise ModelError(f"{origin} is no .tflite file (it does not carry the mark TFL3)")
         try:
             self.model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-        except Exception as error:  # noqa: BLE001 - the generated reader raises whatever a broken offset leads to
+        except Exception as error:
             raise ModelError(f"{origin} is damaged: {type(error).__name__}: {error}") from error
         if len(self.model.subgraphs or []) != 1:
             raise ModelError(

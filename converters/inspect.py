@@ -506,7 +506,7 @@ def _reasons(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Iterator
     eight_bit = [dtype for dtype in types if dtype in _EIGHT_BIT]
     for dtype in types:
         if dtype not in {"float32", *eight_bit}:
-            yield f"XNNPACK has no {dtype} {name}, only float and 8-bit ones"
+            yield f"XNNPACK has no {dtype} operators, only float and 8-bit ones"
     if name in _FLOAT_ONLY and eight_bit:
         yield f"XNNPACK's {name} takes float only, this one is {eight_bit[0]}"
     if name == "QUANTIZE" and len(eight_bit) == 2:

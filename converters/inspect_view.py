@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_MANY = 8
+_MANY, _FEW = 8, 3
 
 
 def render(inspection: Inspection, console: Console) -> None:
@@ -72,8 +72,8 @@ def _metadata(metadata: Metadata) -> Iterator[tuple[str, str]]:
     if metadata.contract is not None:
         yield "Pixels", _pixels(metadata.contract)
     if metadata.labels is not None:
-        more = ", ..." if len(metadata.labels) > 3 else ""
-        yield "Labels", f"{len(metadata.labels)}: {', '.join(metadata.labels[:3])}{more}"
+        more = ", ..." if len(metadata.labels) > _FEW else ""
+        yield "Labels", f"{len(metadata.labels)}: {', '.join(metadata.labels[:_FEW])}{more}"
     if metadata.provenance:
         yield "Made from", _pairs(metadata.provenance)
 
@@ -134,14 +134,14 @@ def _reasons(inspection: Inspection, console: Console) -> None:
     if inspection.delegation is None or not inspection.delegation.left:
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("Left by XNNPACK", no_wrap=True)
-    table.add_column("Because", overflow="fold")
-    groups: dict[tuple[str, str], list[int]] = {}
+    table.add_column("Left by XNNPACK because", overflow="fold")
+    table.add_column("Operators", overflow="fold")
+    groups: dict[str, list[Operator]] = {}
     for item in inspection.delegation.left:
-        groups.setdefault((inspection.operators[item.operator].name, item.reason), []).append(item.operator)
-    for (name, reason), indices in groups.items():
-        where = f"{name} {indices[0]}" if len(indices) == 1 else f"{len(indices)} x {name}"
-        table.add_row(escape(where), escape(reason))
+        groups.setdefault(item.reason, []).append(inspection.operators[item.operator])
+    for reason, operators in groups.items():
+        counts = Counter(operator.name for operator in operators).most_common()
+        table.add_row(escape(reason), escape(", ".join(f"{count} {name}" for name, count in counts)))
     console.print()
     console.print(table)
 
@@ -154,9 +154,9 @@ def _dynamic(inspection: Inspection, console: Console) -> None:
         return
     first = ", ".join(
         f"{operator.name} {operator.index}" + (f" in {operator.block}" if operator.block else "")
-        for operator in dynamic[:_MANY]
+        for operator in dynamic[:_FEW]
     )
-    more = f" and {len(dynamic) - _MANY} more" if len(dynamic) > _MANY else ""
+    more = f" and {len(dynamic) - _FEW} more" if len(dynamic) > _FEW else ""
     console.print()
     console.print(
         f"[bold]Shapes known only at run time[/bold] in {len(dynamic)} operators: {escape(first)}{more}. "

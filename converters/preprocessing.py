@@ -1,8 +1,8 @@
-"""What a network does to pixels first, as one exact 1x1 depthwise convolution instead of a chain of full-size operators.
+"""What a network does to pixels first, as one exact 1x1 depthwise convolution instead of many full-size operators.
 
 Keras leaves Rescaling and Normalization as up to four operators at full resolution: a fifth of the int8 latency of B0.
-They are affine per channel, so one DEPTHWISE_CONV_2D with a 1x1 kernel does the same. Folding them into the stem
-convolution would be wrong at the border, where SAME padding adds zeros after the normalization.
+They are affine per channel, so one DEPTHWISE_CONV_2D with a 1x1 kernel does the same, exactly. Folding them into the
+stem convolution would be wrong at the border, where SAME padding adds zeros after the normalization.
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ def fuse(graph: Graph, input_range: tuple[float, float] | None = None) -> Affine
     affine = Affine.identity() if input_range is None else Affine.from_range(*input_range)
     current = graph.inputs[0]
     chain: list[Any] = []
+    own = _own_step(graph, current)
+    if own is not None:
+        chain, scale, offset = own
+        affine = affine.then(scale, offset)
+        current = int(chain[-1].outputs[0])
     while True:
         readers = graph.consumers(current)
         step = _affine_step(graph, readers[0], current) if len(readers) == 1 else None
@@ -102,23 +107,48 @@ def fuse(graph: Graph, input_range: tuple[float, float] | None = None) -> Affine
         current = graph.add_tensor("preprocessing", shape, "float32")
         for operator in graph.consumers(source):
             operator.inputs = [current if index == source else index for index in operator.inputs]
+    _insert_convolution(graph, affine, source, current)
+    return affine
+
+
+def _insert_convolution(graph: Graph, affine: Affine, source: int, target: int) -> None:
+    """Write `target` = affine(`source`) as RESHAPE, DEPTHWISE_CONV_2D, RESHAPE.
+
+    Three channels would leave most lanes of a vector unit empty. Seen as one column of width * 3 channels, the same
+    pixels fill them; the two reshapes copy nothing but bytes.
+    """
+    batch, height, width, channels = graph.shape(source)
+    row = (batch, height, 1, width * channels)
+    rows_in, rows_out = (graph.add_tensor(f"preprocessing/{name}", row, "float32") for name in ("rows", "scaled_rows"))
     weights = graph.add_tensor(
-        "preprocessing/scale", (1, 1, 1, 3), "float32", affine.scale.astype(np.float32).reshape(1, 1, 1, 3)
+        "preprocessing/scale",
+        (1, 1, 1, width * channels),
+        "float32",
+        np.tile(affine.scale, width).astype(np.float32).reshape(1, 1, 1, -1),
     )
-    bias = graph.add_tensor("preprocessing/offset", (3,), "float32", affine.offset.astype(np.float32))
+    bias = graph.add_tensor(
+        "preprocessing/offset", row[3:], "float32", np.tile(affine.offset, width).astype(np.float32)
+    )
     options = graph.schema.DepthwiseConv2DOptionsT()
     options.padding = graph.schema.Padding.VALID
     options.strideW = options.strideH = options.depthMultiplier = 1
     options.dilationWFactor = options.dilationHFactor = 1
-    graph.insert(0, "DEPTHWISE_CONV_2D", [source, weights, bias], [current], options)
-    return affine
+    _insert_reshape(graph, 0, source, rows_in)
+    graph.insert(1, "DEPTHWISE_CONV_2D", [rows_in, weights, bias], [rows_out], options)
+    _insert_reshape(graph, 2, rows_out, target)
+
+
+def _insert_reshape(graph: Graph, position: int, source: int, target: int) -> None:
+    shape = graph.shape(target)
+    options = graph.schema.ReshapeOptionsT()
+    options.newShape = list(shape)
+    values = graph.add_tensor("preprocessing/shape", (len(shape),), "int32", np.asarray(shape, np.int32))
+    graph.insert(position, "RESHAPE", [source, values], [target], options)
 
 
 def _affine_step(graph: Graph, operator: Any, current: int) -> tuple[Vector, Vector] | None:
     """Return scale and offset when the operator is affine per channel in `current`, else None."""
     kind = graph.kind(operator)
-    if kind == "DEPTHWISE_CONV_2D":
-        return _pointwise_step(graph, operator)
     if kind not in ("MUL", "ADD", "SUB", "DIV") or len(operator.inputs) != 2:
         return None
     options = operator.builtinOptions
@@ -141,16 +171,21 @@ def _affine_step(graph: Graph, operator: Any, current: int) -> tuple[Vector, Vec
     return (1.0 / constant, zero) if first == current else None
 
 
-def _pointwise_step(graph: Graph, operator: Any) -> tuple[Vector, Vector] | None:
-    """Return scale and offset of a 1x1 depthwise convolution such as `fuse` makes: a float file of ours comes back."""
-    options = operator.builtinOptions
-    weights, bias = (graph.constant(int(index)) for index in operator.inputs[1:3])
-    if (
-        weights is None
-        or bias is None
-        or weights.shape != (1, 1, 1, 3)
-        or (options.strideH, options.strideW) != (1, 1)
-        or options.fusedActivationFunction != graph.schema.ActivationFunctionType.NONE
-    ):
+def _own_step(graph: Graph, current: int) -> tuple[list[Any], Vector, Vector] | None:
+    """Return what `_insert_convolution` inserted behind `current`, if it did: a float file of ours comes back."""
+    operators: list[Any] = []
+    for kind in ("RESHAPE", "DEPTHWISE_CONV_2D", "RESHAPE"):
+        readers = graph.consumers(current)
+        if len(readers) != 1 or graph.kind(readers[0]) != kind:
+            return None
+        operators.append(readers[0])
+        current = int(readers[0].outputs[0])
+    if graph.shape(current)[3] != 3 or graph.shape(int(operators[1].inputs[1]))[:3] != (1, 1, 1):
         return None
-    return weights.reshape(3).astype(np.float64), bias.reshape(3).astype(np.float64)
+    convolution = operators[1]
+    constants = [graph.constant(int(index)) for index in convolution.inputs[1:3]]
+    tiled = [values.reshape(-1, 3).astype(np.float64) for values in constants if values is not None]
+    plain = convolution.builtinOptions.fusedActivationFunction == graph.schema.ActivationFunctionType.NONE
+    if len(tiled) != 2 or not plain or any((values != values[0]).any() for values in tiled):
+        return None
+    return operators, tiled[0][0], tiled[1][0]

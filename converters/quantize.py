@@ -88,7 +88,7 @@ def quantize(
 
 
 def _run_quantizer(model: FloatModel, scheme: Scheme, ranges: Ranges | None, *, float_output: bool) -> bytes:
-    from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe  # noqa: PLC0415
+    from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe
 
     operators, algorithms = qtyping.TFLOperationName, algorithm_manager.AlgorithmName
     work = quantizer.Quantizer(model.content)
@@ -126,8 +126,8 @@ def _run_quantizer(model: FloatModel, scheme: Scheme, ranges: Ranges | None, *, 
 
 def _calibrator(model: FloatModel, threads: int) -> tuple[Any, Any]:
     try:
-        from litert_quantizer import calibrator, recipe, recipe_manager  # noqa: PLC0415
-        from litert_quantizer.utils import qsv_utils  # noqa: PLC0415
+        from litert_quantizer import calibrator, recipe, recipe_manager
+        from litert_quantizer.utils import qsv_utils
     except ImportError as error:
         raise MissingExtraError("litert-quantizer", "host") from error
     recipes = recipe_manager.RecipeManager()
@@ -147,13 +147,19 @@ def _calibrator(model: FloatModel, threads: int) -> tuple[Any, Any]:
 def _known_ranges(model: FloatModel) -> Ranges:
     """Ranges that follow from the pixel range alone, for the input and the preprocessing convolution."""
     graph = Graph(model.content)
-    source = graph.inputs[0]
-    known: Ranges = {graph.name(source): (0.0, PIXEL_MAX)}
-    first = graph.operators[0]
     scale = 1.0 / np.asarray(model.std)
     affine = Affine(scale, -np.asarray(model.mean) * scale)
-    if not affine.is_identity and graph.kind(first) == "DEPTHWISE_CONV_2D":
-        known[graph.name(int(first.outputs[0]))] = affine.span
+    current, span = graph.inputs[0], (0.0, PIXEL_MAX)
+    known: Ranges = {graph.name(current): span}
+    # Preprocessing, where there is any, is all that comes before the first convolution: at most a 1x1 between reshapes.
+    steps = ("RESHAPE",) if affine.is_identity else ("RESHAPE", "DEPTHWISE_CONV_2D")
+    for operator in graph.operators[:3]:
+        if graph.kind(operator) not in steps or int(operator.inputs[0]) != current:
+            break
+        if graph.kind(operator) == "DEPTHWISE_CONV_2D":
+            span = affine.span
+        current = int(operator.outputs[0])
+        known[graph.name(current)] = span
     return known
 
 

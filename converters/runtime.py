@@ -23,7 +23,7 @@ class Session:
     def __init__(self, content: bytes, *, threads: int = 1) -> None:
         """Load a file; raises ModelError with the runtime's own words when it cannot be loaded."""
         try:
-            from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
+            from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise MissingExtraError("LiteRT (ai-edge-litert)", "device") from error
         try:

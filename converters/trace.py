@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeeff.errors import EdgeeffError, ModelError
+from edgeeff.scaling import ALPHA, BETA, GAMMA
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "scores"
@@ -35,9 +36,9 @@ class Request:
     classes: int = 1000
     resolution: int | None = None
     seed: int = 0
-    alpha: float | None = None
-    beta: float | None = None
-    gamma: float | None = None
+    alpha: float = ALPHA
+    beta: float = BETA
+    gamma: float = GAMMA
 
 
 def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     Raises ModelError, WeightsError or another EdgeeffError with a message for the user.
     """
     say("start TensorFlow")
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     if request.model is not None and Path(request.model).is_dir():
         say("load the model")
@@ -85,12 +86,7 @@ def _keras_model(request: Request) -> Any:
     else:
         if request.phi is None:
             raise ModelError("nothing to convert: give a variant, a phi or a model")
-        constants = {
-            name: value
-            for name, value in (("alpha", request.alpha), ("beta", request.beta), ("gamma", request.gamma))
-            if value is not None
-        }
-        network = scaling.phi_network(request.phi, **constants)
+        network = scaling.phi_network(request.phi, alpha=request.alpha, beta=request.beta, gamma=request.gamma)
     return architectures.build(
         network,
         weights=request.weights,
@@ -111,7 +107,9 @@ def _image_shape(inputs: Any, resolution: int | None) -> Shape:
         raise ModelError(f"the model has {len(tensors)} inputs ({names}); an image classifier has one")
     shape = tuple(tensors[0].shape)
     if len(shape) != 4 or shape[3] not in (3, None):
-        raise ModelError(f"the model's input has the shape {shape}; an image classifier takes (batch, height, width, 3)")
+        raise ModelError(
+            f"the model's input has the shape {shape}; an image classifier takes (batch, height, width, 3)"
+        )
     height, width = (size if size is not None else resolution for size in shape[1:3])
     if height is None or width is None:
         raise ModelError(
@@ -166,7 +164,7 @@ def _first_sentences(error: Exception, limit: int = 400) -> str:
 
 
 def _keras_version() -> str:
-    import keras  # noqa: PLC0415
+    import keras
 
     return str(keras.__version__)
 

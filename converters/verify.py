@@ -198,6 +198,6 @@ def _agrees(agreement: Agreement, scheme: Scheme) -> Check:
 
 def _failure(checks: Sequence[Check]) -> VerificationError:
     failed = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
-    return VerificationError("the file that was made does not pass verification and was not written: " + "; ".join(failed))
-
-
+    return VerificationError(
+        "the file that was made does not pass verification and was not written: " + "; ".join(failed)
+    )

@@ -18,6 +18,7 @@ from edgeeff.errors import EdgeeffError, InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
     INTERRUPTED = 130
 Command = TypeVar("Command", bound=Callable[..., None])
 PATH = click.Path(path_type=Path)
@@ -74,7 +75,7 @@ def scale(phi: float, alpha: float, beta: float, gamma: float, tolerance: float,
       edgeeff scale -1
       edgeeff scale 1.5 --json
     """
-    from edgeeff import render, scaling  # noqa: PLC0415
+    from edgeeff import render, scaling
 
     factors = scaling.compound(phi, alpha, beta, gamma, tolerance)
     network = scaling.phi_network(phi, alpha=alpha, beta=beta, gamma=gamma, tolerance=tolerance)
@@ -109,7 +110,7 @@ def variants(family: str | None, as_json: bool) -> None:
       edgeeff variants
       edgeeff variants --family lite --json
     """
-    from edgeeff import render, scaling  # noqa: PLC0415
+    from edgeeff import render, scaling
 
     rows = [row for row in scaling.rows() if family is None or scaling.VARIANTS[row.variant].family == family]
     if as_json:
@@ -136,29 +137,60 @@ def variants(family: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--variant", metavar="NAME", help="A named variant, e.g. b2, v2-s, lite0, edgetpu-m (`edgeeff variants`).")
+@click.option(
+    "--variant", metavar="NAME", help="A named variant, e.g. b2, v2-s, lite0, edgetpu-m (`edgeeff variants`)."
+)
 @click.option("--phi", type=float, help="Any compound coefficient from -3 to 7.")
 @click.option("--model", type=PATH, help="Your own .keras, .h5, SavedModel folder, or float .tflite.")
-@click.option("--weights", help="imagenet, none, or a file (.keras .h5 .weights.h5 .npz .whl .pth .tar.gz). "
-              "[default: imagenet for a variant, none for a phi]")
+@click.option(
+    "--weights",
+    help="imagenet, none, or a file (.keras .h5 .weights.h5 .npz .whl .pth .tar.gz). "
+    "[default: imagenet for a variant, none for a phi]",
+)
 @click.option("--classes", type=int, help="Number of classes.  [default: 1000]")
 @click.option("--resolution", type=int, metavar="PIXELS", help="Input height and width.  [default: the variant's]")
-@click.option("--scheme", default="int8", show_default=True,
-              help="float32, float16, dynamic, weight-only, int8 or int16x8 (`edgeeff schemes`).")
-@click.option("--calibration", type=PATH, metavar="DIR", help="Images that set the activation ranges, in class "
-              "folders or flat.  [default: images that edgeeff makes]")
+@click.option(
+    "--scheme",
+    default="int8",
+    show_default=True,
+    help="float32, float16, dynamic, weight-only, int8 or int16x8 (`edgeeff schemes`).",
+)
+@click.option(
+    "--calibration",
+    type=PATH,
+    metavar="DIR",
+    help="Images that set the activation ranges, in class folders or flat.  [default: images that edgeeff makes]",
+)
 @click.option("--samples", type=int, default=128, show_default=True, help="How many calibration images to use.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Draws the sample, synthetic images and random weights.")
-@click.option("--input-type", type=click.Choice(["uint8", "int8", "float32"]),
-              help="What the file takes; always pixels 0..255 (int8: minus 128).  [default: uint8 for int8, else float32]")
-@click.option("--output-type", type=click.Choice(["float32", "uint8", "int8"]), help="What the file gives.  [default: float32]")
-@click.option("--logits/--softmax", "logits", default=None, help="Give logits or probabilities.  [default: as the model does]")
-@click.option("--labels", type=PATH, metavar="FILE", help="Class names, one a line.  [default: ImageNet's for a variant]")
-@click.option("--input-range", metavar="LOW,HIGH", help="What black and white are for a model without preprocessing "
-              "inside, e.g. 0,1 or -1,1.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Draws the sample, synthetic images and random weights."
+)
+@click.option(
+    "--input-type",
+    type=click.Choice(["uint8", "int8", "float32"]),
+    help="What the file takes; always pixels 0..255 (int8: minus 128).  [default: uint8 for int8, else float32]",
+)
+@click.option(
+    "--output-type", type=click.Choice(["float32", "uint8", "int8"]), help="What the file gives.  [default: float32]"
+)
+@click.option(
+    "--logits/--softmax", "logits", default=None, help="Give logits or probabilities.  [default: as the model does]"
+)
+@click.option(
+    "--labels", type=PATH, metavar="FILE", help="Class names, one a line.  [default: ImageNet's for a variant]"
+)
+@click.option(
+    "--input-range",
+    metavar="LOW,HIGH",
+    help="What black and white are for a model without preprocessing inside, e.g. 0,1 or -1,1.",
+)
 @click.option("--threads", type=int, default=2, show_default=True, help="Threads for calibration.")
-@click.option("-o", "--output", type=PATH, help="The .tflite file; its record is written beside it as .json.  "
-              "[default: NAME_SCHEME.tflite]")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help="The .tflite file; its record is written beside it as .json.  [default: NAME_SCHEME.tflite]",
+)
 @_common
 def convert(
     variant: str | None,
@@ -189,8 +221,8 @@ def convert(
       edgeeff convert --phi 0.5 --classes 10
       edgeeff convert --model my.keras --calibration photos/ --labels names.txt
     """
-    from edgeeff.converters import convert as conversion  # noqa: PLC0415
-    from edgeeff.progress import Bars  # noqa: PLC0415
+    from edgeeff.converters import convert as conversion
+    from edgeeff.progress import Bars
 
     source = conversion.Source(
         variant=variant, phi=phi, model=model, weights=weights, classes=classes, resolution=resolution
@@ -215,7 +247,7 @@ def convert(
     if as_json:
         _print_json(record)
         return
-    from edgeeff import render  # noqa: PLC0415
+    from edgeeff import render
 
     render.conversion(record, _console())
 
@@ -232,20 +264,27 @@ def inspect(file: Path, as_json: bool) -> None:
     Example:
       edgeeff inspect lite0_int8.tflite
     """
-    from edgeeff.converters import inspect as inspection  # noqa: PLC0415
+    from edgeeff.converters import inspect as inspection
 
     result = inspection.inspect(file)
     if as_json:
         _print_json(result)
         return
-    from edgeeff.converters import inspect_view  # noqa: PLC0415
+    from edgeeff.converters import inspect_view
 
     inspect_view.render(result, _console())
 
 
 @main.command()
-@click.option("-o", "--output", type=PATH, default="edgeeff-demo", show_default=True, metavar="DIR",
-              help="Folder for the files that are made.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    default="edgeeff-demo",
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the files that are made.",
+)
 @_common
 def demo(output: Path, as_json: bool) -> None:
     """Convert Lite0 with its real weights, verify it, measure it here, and compare it with its float model.
@@ -256,15 +295,15 @@ def demo(output: Path, as_json: bool) -> None:
     Example:
       edgeeff demo
     """
-    from edgeeff import demo as demonstration  # noqa: PLC0415
-    from edgeeff.progress import Bars  # noqa: PLC0415
+    from edgeeff import demo as demonstration
+    from edgeeff.progress import Bars
 
     with Bars() as bars:
         record = demonstration.run(output, progress=bars)
     if as_json:
         _print_json(record)
         return
-    from edgeeff import render  # noqa: PLC0415
+    from edgeeff import render
 
     render.demo(record, _console())
 
@@ -278,8 +317,8 @@ def schemes(as_json: bool) -> None:
     Example:
       edgeeff schemes
     """
-    from edgeeff import render  # noqa: PLC0415
-    from edgeeff.converters.schemes import SCHEMES  # noqa: PLC0415
+    from edgeeff import render
+    from edgeeff.converters.schemes import SCHEMES
 
     if as_json:
         _print_json({"schemes": list(SCHEMES.values())})
@@ -305,7 +344,7 @@ def _range(text: str | None) -> tuple[float, float] | None:
 
 
 def _console() -> Console:
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     return Console(highlight=False)
 
@@ -315,6 +354,6 @@ def _number(value: float | None) -> str:
 
 
 def _print_json(value: Any) -> None:
-    from edgeeff.results import to_json  # noqa: PLC0415
+    from edgeeff.results import to_json
 
     click.echo(to_json(value), nl=False)

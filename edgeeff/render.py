@@ -44,7 +44,9 @@ def conversion(record: ConversionRecord, console: Console) -> None:
     lines.add_row("file", escape(f"{path}, {sizes}"))
     made = f"{record.source}, weights: {record.weights}, {record.scheme}, {record.macs / 1e9:.3f} G MACs"
     lines.add_row("from", escape(made))
-    lines.add_row("input", f"{width} x {height} RGB, {record.input_contract.dtype}, {_pixels(record.input_contract.dtype)}")
+    lines.add_row(
+        "input", f"{width} x {height} RGB, {record.input_contract.dtype}, {_pixels(record.input_contract.dtype)}"
+    )
     lines.add_row("output", f"{record.classes} classes, {record.output}, {record.output_contract.dtype}")
     use = record.calibration
     if use.count:
