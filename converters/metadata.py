@@ -124,14 +124,14 @@ def embed(
     LiteRT.
     """
     root = open_model(model)
-    try:
-        _check(root, labels, contract)
-        tree = _unpack(model)
-    except DAMAGE as error:
-        raise ModelError("the .tflite file is cut off or damaged; convert or copy it again") from error
     standard = _standard(name, description, bool(labels), contract, output_name)
     own = json.dumps(provenance, ensure_ascii=False, allow_nan=False).encode()
-    return _with_archive(_pack(tree, {_STANDARD: standard, _OWN: own}, len(model)), labels)
+    try:
+        _check(root, labels, contract)
+        packed = _pack(_unpack(model), {_STANDARD: standard, _OWN: own}, len(model))
+    except DAMAGE as error:
+        raise ModelError("the .tflite file is cut off or damaged; convert or copy it again") from error
+    return _with_archive(packed, labels)
 
 
 def read(model: bytes) -> Metadata | None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeeff import results
+from edgeeff import results, scaling
 from edgeeff.converters import inspect as module
 from edgeeff.converters import metadata
 from edgeeff.converters.graph import Graph
@@ -270,8 +270,8 @@ def computed_shape() -> bytes:
         (lambda: unary("SOFTMAX", "int8", options="SoftmaxOptionsT"), "SOFTMAX", "takes float only, this one is int8"),
         (lambda: unary("HARD_SWISH", "int8"), "HARD_SWISH", "takes float only, this one is int8"),
         (average_pool, "AVERAGE_POOL_2D", "takes float only, this one is int8"),
-        (lambda: weighted("CONV_2D", "int16", "int8", "int64", (4, 1, 1, 4)), "CONV_2D", "no int16 CONV_2D"),
-        (lambda: binary("ADD", "int32", 1), "ADD", "no int32 ADD"),
+        (lambda: weighted("CONV_2D", "int16", "int8", "int64", (4, 1, 1, 4)), "CONV_2D", "no int16 operators"),
+        (lambda: binary("ADD", "int32", 1), "ADD", "no int32 operators"),
         (lambda: unary("QUANTIZE", "uint8", "int8"), "QUANTIZE", "does not turn uint8 into int8"),
         (lambda: depthwise("float32", "int8"), "DEPTHWISE_CONV_2D", "values are float and its weights int8"),
         (lambda: depthwise("float32", "float32", bias=False), "DEPTHWISE_CONV_2D", "needs a bias"),
@@ -504,3 +504,16 @@ def test_a_real_file_for_the_edge_tpu(shared: Path) -> None:
     assert seen.runtime_error is not None
     assert "Edge TPU" in seen.runtime_error
     assert seen.metadata is not None
+
+
+def test_a_real_conversion(lite0_int8: Path) -> None:
+    seen = inspect(lite0_int8)
+    preprocessing = 224 * 224 * 3  # one multiplication for each value of the image
+    assert seen.macs == scaling.macs(scaling.network("lite0")) + preprocessing
+    assert seen.metadata is not None
+    assert seen.metadata.labels == metadata.imagenet_labels()
+    assert seen.metadata.contract == metadata.InputContract(224, 224, 3, "uint8")
+    assert seen.delegation is not None
+    assert seen.delegation.partitions == 1
+    assert {seen.operators[item.operator].name for item in seen.delegation.left} == {"QUANTIZE"}
+    assert {operator.block for operator in seen.operators} >= {"stem", "block1a", "block7a", "top"}

@@ -38,7 +38,7 @@ def test_what_is_left_has_its_reason(tmp_path: Path, width: int) -> None:
     text = shown(tmp_path, files.unary("QUANTIZE", "uint8", "int8"), width)
     assert "real = (stored - 0) * 0.5" in text
     assert "QUANTIZE      1        0                 uint8 to int8" in text
-    assert "QUANTIZE 0       XNNPACK's QUANTIZE does not turn uint8 into int8" in text
+    assert "XNNPACK's QUANTIZE does not turn uint8 into int8  1 QUANTIZE" in text
 
 
 def test_shapes_known_at_run_time_are_named(tmp_path: Path) -> None:
