@@ -7,8 +7,10 @@ understood: tensors of float32 and int64, in an ordered dictionary. What the nam
 from __future__ import annotations
 
 import collections
+import io
 import math
 import pickle
+import pickletools
 import struct
 from dataclasses import dataclass
 from typing import IO, Any
@@ -20,6 +22,7 @@ from edgeeff.errors import WeightsError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+_MEMO = 1_000_000
 _STORAGES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
 # What a damaged or hostile pickle makes the unpickler raise.
 _PICKLE_ERRORS = (
@@ -84,6 +87,19 @@ class _RestrictedUnpickler(pickle.Unpickler):
         return _Storage(key, dtype, _natural(numel))
 
 
+def _load(stream: IO[bytes]) -> Any:
+    """Load one pickle, after a look at what it would have the unpickler set aside.
+
+    The memo is an array in C: one index near 2^32 would ask for 64 GB, which no later check could refuse.
+    """
+    start = stream.tell()
+    for code, argument, _ in pickletools.genops(stream):
+        if code.name.endswith("PUT") and _natural(argument) > _MEMO:
+            raise ValueError(f"memo index {argument}")
+    stream.seek(start)
+    return _RestrictedUnpickler(stream).load()
+
+
 def _natural(value: object) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"expected a whole number, not {value!r}")
@@ -121,14 +137,15 @@ def read(stream: IO[bytes], source: str) -> dict[str, npt.NDArray[Any]]:
     Format: magic number, protocol, system information, the object, the storage keys, then each storage as an int64
     count and its raw bytes (torch/serialization.py, `_legacy_save`).
     """
-    if stream.read(2) == b"PK":
+    data = stream.read()
+    if data.startswith(b"PK"):
         raise WeightsError(
             f"{source} is in torch's newer zip format; save it again with "
             "torch.save(state, path, _use_new_zipfile_serialization=False), or its arrays as .npz"
         )
-    stream.seek(0)
+    stream = io.BytesIO(data)  # which can go back, as a member of a wheel cannot
     try:
-        magic, protocol, system, state, keys = (_RestrictedUnpickler(stream).load() for _ in range(5))
+        magic, protocol, system, state, keys = (_load(stream) for _ in range(5))
         if (magic, protocol) != (_MAGIC, _PROTOCOL) or not system["little_endian"]:
             raise ValueError("no torch file of protocol 1001, little-endian")
         views = {name: view for name, view in state.items() if isinstance(view, _View)}
@@ -137,13 +154,13 @@ def read(stream: IO[bytes], source: str) -> dict[str, npt.NDArray[Any]]:
         storages = {view.storage.key: view.storage for view in views.values()}
         if sorted(storages) != sorted(keys):
             raise ValueError("the tensors do not match the storages behind them")
-        data: dict[str, npt.NDArray[Any]] = {}
+        numbers: dict[str, npt.NDArray[Any]] = {}
         for key in keys:
             storage, dtype = storages[key], np.dtype(storages[key].dtype)
             if struct.unpack("<q", _read(stream, 8)) != (storage.numel,):
                 raise ValueError(f"storage {key} has another length than announced")
-            data[key] = np.frombuffer(_read(stream, storage.numel * dtype.itemsize), dtype)
-        return {name: _window(view, data[view.storage.key]) for name, view in views.items()}
+            numbers[key] = np.frombuffer(_read(stream, storage.numel * dtype.itemsize), dtype)
+        return {name: _window(view, numbers[view.storage.key]) for name, view in views.items()}
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from None
     except _PICKLE_ERRORS as error:
