@@ -5,6 +5,7 @@ The words are those of the TFLite schema. What an edit is for belongs to the mod
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ import numpy.typing as npt
 from edgeeff.errors import MissingExtraError, ModelError
 
 FILE_IDENTIFIER = b"TFL3"
+OPTIONAL = -1
+"""What stands for an input that is left out, such as a missing bias."""
+LEAST_INPUTS = {
+    **dict.fromkeys(("MUL", "ADD", "SUB", "DIV", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), 2),
+    **dict.fromkeys(("RESHAPE", "SOFTMAX", "LOGISTIC", "QUANTIZE", "DEQUANTIZE"), 1),
+}
+"""How many inputs the operators have whose inputs are looked at."""
+LARGEST_TENSOR = 1 << 29
+"""Elements; B7's largest has fewer than 2^26, and the runtime's sizes in bytes are 32-bit numbers."""
 
 
 def schema() -> Any:
@@ -29,23 +39,26 @@ class Graph:
     """The one subgraph of a .tflite classifier, open for editing."""
 
     def __init__(self, content: bytes | bytearray, origin: str = "the model") -> None:
-        """Parse `content`; raises ModelError when it is no .tflite file or has more than one subgraph."""
+        """Parse `content`; raises ModelError when it is no .tflite file, damaged, or has more than one subgraph."""
         self.schema = schema()
         from ai_edge_litert.tools import flatbuffer_utils
 
         self._tools = flatbuffer_utils
         if len(content) < 8 or bytes(content[4:8]) != FILE_IDENTIFIER:
             raise ModelError(f"{origin} is no .tflite file (it does not carry the mark TFL3)")
+        self._kinds = _names(self.schema.BuiltinOperator)
+        self._dtypes = _names(self.schema.TensorType)
+        self._activations = _names(self.schema.ActivationFunctionType)
         try:
             self.model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+            if len(self.model.subgraphs) == 1:
+                self._check_tensors()
+                self._check_operators()
         except Exception as error:
-            raise ModelError(f"{origin} is damaged: {type(error).__name__}: {error}") from error
-        if len(self.model.subgraphs or []) != 1:
-            raise ModelError(
-                f"{origin} has {len(self.model.subgraphs or [])} subgraphs (control flow); a classifier has one"
-            )
-        self._names = {code: name for name, code in vars(self.schema.BuiltinOperator).items() if isinstance(code, int)}
-        self._dtypes = {code: name for name, code in vars(self.schema.TensorType).items() if isinstance(code, int)}
+            # The generated reader checks nothing and raises whatever a broken offset leads to.
+            raise ModelError(f"{origin} is damaged, get or make it anew: {type(error).__name__}: {error}") from error
+        if len(self.model.subgraphs) != 1:
+            raise ModelError(f"{origin} has {len(self.model.subgraphs)} subgraphs (control flow); a classifier has one")
 
     @classmethod
     def read(cls, path: Path) -> Graph:
@@ -105,17 +118,29 @@ class Graph:
 
     def kind(self, operator: Any) -> str:
         """Return an operator's builtin name, e.g. "CONV_2D"."""
-        code = self.model.operatorCodes[operator.opcodeIndex]
-        return str(self._names[max(code.builtinCode, code.deprecatedBuiltinCode)])
+        return str(self._kinds[self._code(operator)])
+
+    def activation(self, operator: Any) -> str:
+        """Return the activation that an operator ends with, e.g. "RELU6", or "NONE"."""
+        code = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
+        return self._activations.get(code, str(code))
 
     def constant(self, index: int) -> npt.NDArray[Any] | None:
-        """Return a constant tensor's values, or None for one that is computed."""
+        """Return a constant tensor's values, or None for one that is computed.
+
+        Raises ModelError when the values do not fill the shape, or are of a type that NumPy does not have.
+        """
         tensor = self.tensor(index)
         data = self.model.buffers[tensor.buffer].data
         if data is None or len(data) == 0:
             return None
-        array = np.frombuffer(memoryview(data), dtype=np.dtype(self.dtype(index)))
-        return array.reshape(self.shape(index))
+        try:
+            return np.frombuffer(memoryview(data), dtype=np.dtype(self.dtype(index))).reshape(self.shape(index))
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"the constant '{self.name(index)}' cannot be read: {len(data)} bytes as {self.dtype(index)} "
+                f"{self.shape(index)}"
+            ) from error
 
     def consumers(self, index: int) -> list[Any]:
         """Return the operators that read a tensor."""
@@ -169,13 +194,15 @@ class Graph:
         """Make a tensor the one input, in the signature too."""
         self._subgraph.inputs = [index]
         for signature in self.model.signatureDefs or []:
-            signature.inputs[0].tensorIndex = index
+            for entry in signature.inputs or []:
+                entry.tensorIndex = index
 
     def set_output(self, index: int) -> None:
         """Make a tensor the one output, in the signature too."""
         self._subgraph.outputs = [index]
         for signature in self.model.signatureDefs or []:
-            signature.outputs[0].tensorIndex = index
+            for entry in signature.outputs or []:
+                entry.tensorIndex = index
 
     def set_signature(self, key: str, input_name: str, output_name: str) -> None:
         """Give the graph one signature with the named input and output."""
@@ -220,10 +247,54 @@ class Graph:
                 tensor.name = f"{name}#{index}".encode()
             names.add(self.name(index))
 
+    def _check_tensors(self) -> None:
+        """Raise ValueError where a tensor is not what the methods above take for granted."""
+        subgraph, buffers = self._subgraph, len(self.model.buffers)
+        for part in (subgraph, *subgraph.operators):
+            # An empty list may be left out of the file.
+            part.inputs = [] if part.inputs is None else list(part.inputs)
+            part.outputs = [] if part.outputs is None else list(part.outputs)
+        for index, tensor in enumerate(subgraph.tensors):
+            if not 0 <= tensor.buffer < buffers:
+                raise ValueError(f"tensor {index} has its values in buffer {tensor.buffer} of {buffers}")
+            if tensor.type not in self._dtypes:
+                raise ValueError(f"tensor {index} is of the unknown type {tensor.type}")
+            shape = self.shape(index)
+            if any(size < -1 for size in shape) or math.prod(shape) > LARGEST_TENSOR:
+                raise ValueError(f"tensor {index} has the shape {shape}")
+        for index in (*subgraph.inputs, *subgraph.outputs):
+            if not 0 <= index < len(subgraph.tensors):
+                raise ValueError(f"an input or output is tensor {index} of {len(subgraph.tensors)}")
+
+    def _check_operators(self) -> None:
+        """Raise ValueError where an operator is not what the methods above take for granted."""
+        tensors, codes = range(len(self._subgraph.tensors)), range(len(self.model.operatorCodes))
+        unwritten = {index for operator in self._subgraph.operators for index in operator.outputs}
+        if not unwritten.isdisjoint(self._subgraph.inputs):
+            raise ValueError("an operator writes the input")
+        for position, operator in enumerate(self._subgraph.operators):
+            what = f"operator {position}"
+            if operator.opcodeIndex not in codes or self._code(operator) not in self._kinds:
+                raise ValueError(f"{what} is of an unknown kind")
+            kind = self.kind(operator)
+            if kind in LEAST_INPUTS and (len(operator.inputs) < LEAST_INPUTS[kind] or not operator.outputs):
+                raise ValueError(f"{what} ({kind}) has inputs {operator.inputs} and outputs {operator.outputs}")
+            for index in (*operator.inputs, *operator.outputs):
+                if index not in tensors and (index != OPTIONAL or index in operator.outputs):
+                    raise ValueError(f"{what} ({kind}) uses tensor {index} of {len(tensors)}")
+            if not unwritten.isdisjoint(operator.inputs):
+                raise ValueError(f"{what} ({kind}) reads what is computed after it")
+            if not unwritten.issuperset(operator.outputs):
+                raise ValueError(f"{what} ({kind}) writes what is computed before it")
+            unwritten.difference_update(operator.outputs)
+
+    def _code(self, operator: Any) -> int:
+        return _builtin(self.model.operatorCodes[operator.opcodeIndex])
+
     def _opcode(self, kind: str) -> int:
         builtin = getattr(self.schema.BuiltinOperator, kind)
         for index, code in enumerate(self.model.operatorCodes):
-            if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+            if _builtin(code) == builtin:
                 return index
         code = self.schema.OperatorCodeT()
         code.builtinCode = builtin
@@ -232,3 +303,13 @@ class Graph:
         code.version = 1
         self.model.operatorCodes.append(code)
         return len(self.model.operatorCodes) - 1
+
+
+def _names(numbers: Any) -> dict[int, str]:
+    """Return the names of an enumeration of the schema."""
+    return {number: name for name, number in vars(numbers).items() if isinstance(number, int)}
+
+
+def _builtin(code: Any) -> int:
+    # Codes up to 126 are in the older field, which has one byte; later ones in the newer.
+    return max(int(code.builtinCode), int(code.deprecatedBuiltinCode))

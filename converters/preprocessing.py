@@ -148,11 +148,10 @@ def _insert_reshape(graph: Graph, position: int, source: int, target: int) -> No
 
 def _affine_step(graph: Graph, operator: Any, current: int) -> tuple[Vector, Vector] | None:
     """Return scale and offset when the operator is affine per channel in `current`, else None."""
-    kind = graph.kind(operator)
-    if kind not in ("MUL", "ADD", "SUB", "DIV") or len(operator.inputs) != 2:
-        return None
-    options = operator.builtinOptions
-    if options is not None and options.fusedActivationFunction != graph.schema.ActivationFunctionType.NONE:
+    kind, options = graph.kind(operator), operator.builtinOptions
+    if kind not in ("MUL", "ADD", "SUB", "DIV") or (
+        options is not None and options.fusedActivationFunction != graph.schema.ActivationFunctionType.NONE
+    ):
         return None
     first, second = (int(index) for index in operator.inputs)
     other = second if first == current else first

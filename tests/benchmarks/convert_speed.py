@@ -35,8 +35,9 @@ import numpy as np
 import tensorflow as tf
 
 name, size, weights, folder, output = sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5])
-model = getattr(keras.applications, name)(weights=None)
-model.load_weights(weights)
+# weights="imagenet" adds ImageNet's preprocessing, four operators; the download is replaced by the file given.
+keras.src.applications.efficientnet.file_utils.get_file = lambda *_, **__: weights
+model = getattr(keras.applications, name)(weights="imagenet")
 
 def images():
     for file in sorted(folder.rglob("*.png")):
@@ -103,7 +104,7 @@ def resident(pid: int) -> int:
 def main() -> None:
     """Print both sides and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--variant", default="b2", help="a variant that keras.applications has")
+    parser.add_argument("--variant", default="b2", help="one of b0 to b7")
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
@@ -119,8 +120,9 @@ def main() -> None:
         write_images(images, arguments.images, size)
         plain_file, our_file = folder / "plain.tflite", folder / "ours.tflite"
         weights = folder / "network.weights.h5"
-        run([sys.executable, "-c", WEIGHTS, network.name, weights])
-        plain = [sys.executable, script, keras_name, str(size), weights, images, plain_file]
+        make: list[str | Path] = [sys.executable, "-c", WEIGHTS, network.name, weights]
+        run(make)
+        plain: list[str | Path] = [sys.executable, script, keras_name, str(size), weights, images, plain_file]
         ours: list[str | Path] = [
             *(sys.executable, "-m", "edgeeff", "convert", "--variant", network.name, "--weights", weights),
             *("--calibration", images, "--samples", str(arguments.images), "--output", our_file),
