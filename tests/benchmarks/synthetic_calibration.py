@@ -26,7 +26,6 @@ import numpy.typing as npt
 from edgeeff.calibration import images, synthetic
 from edgeeff.converters import float_model, quantize
 from edgeeff.converters.float_model import FloatModel
-from edgeeff.converters.graph import Graph
 from edgeeff.converters.quantize import Ranges
 from edgeeff.converters.runtime import Session
 from edgeeff.converters.schemes import SCHEMES
@@ -45,8 +44,10 @@ def noise(count: int, height: int, width: int, seed: int) -> Iterator[Pixels]:
 
 def pink(count: int, height: int, width: int, seed: int) -> Iterator[Pixels]:
     rng = np.random.default_rng(seed)
-    for _ in range(count):
-        texture = synthetic._textures(rng, height, width)[0]
+    for index in range(count):
+        if index % synthetic.TEXTURES == 0:
+            textures = synthetic._textures(rng, height, width)
+        texture = textures[index % synthetic.TEXTURES]
         yield np.clip(texture * 60 + rng.normal(120, 25, 3), 0, 255).astype(np.uint8)
 
 
@@ -60,13 +61,6 @@ class Test:
     pixels: Pixels
     truth: npt.NDArray[np.int64] | None
     expected: Scores
-
-
-def logits_name(model: FloatModel) -> str:
-    graph = Graph(model.content)
-    last = graph.producer(graph.outputs[0])
-    softmax = last is not None and graph.kind(last) == "SOFTMAX"
-    return graph.name(int(last.inputs[0]) if last is not None and softmax else graph.outputs[0])
 
 
 def scores(content: bytes, pixels: Pixels) -> Scores:
@@ -88,7 +82,7 @@ def line(name: str, got: Scores, test: Test, note: str = "") -> str:
 
 def judge(name: str, model: FloatModel, ranges: Ranges, test: Test) -> None:
     content = quantize.quantize(model, SCHEMES["int8"], ranges, input_type="uint8", output_type="float32")
-    low, high = ranges[logits_name(model)]
+    low, high = ranges[model.logits]
     print(line(name, scores(content, test.pixels), test, f"{low:5.1f} .. {high:.1f}"), flush=True)
 
 
@@ -113,7 +107,7 @@ def compare(model: FloatModel, folder: Path, crop: images.Crop, calibration: int
             took = time.process_time() - begin
             ranges = quantize.collect_ranges(model, made)
             judge(f"{name}, seed {seed} ({took:.1f} s)", model, ranges, test)
-            judge("  + room for a sure class", model, synthetic.widen(ranges, logits_name(model)), test)
+            judge("  + room for a sure class", model, synthetic.widen(ranges, model.logits), test)
 
 
 def lite0() -> bytes:
