@@ -104,8 +104,11 @@ def demo(record: DemoRecord, console: Console) -> None:
     if record.photographs:
         console.print(seen)
         console.print(f"Same best class on {record.agreement:.0%} of {len(record.photographs)} photographs.")
+    int8 = record.int8_conversion
     console.print(
-        f"\nThe file is {record.int8_conversion.model.path}; what to do next:\n"
+        f"\nThe int8 file passed {len(int8.checks)} checks and was calibrated with {int8.calibration.count} images made by "
+        f"edgeeff, in {record.seconds:.0f} s altogether.\n"
+        f"It is {int8.model.path}; what to do next:\n"
         "  edgeeff inspect FILE.tflite               what is inside\n"
         "  edgeeff variants                          which sizes there are\n"
         "  edgeeff convert --variant lite2           another size\n"
