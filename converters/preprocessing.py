@@ -17,10 +17,11 @@ from edgeeff.converters.graph import Graph
 from edgeeff.errors import ModelError
 
 PIXEL_MAX = 255.0
-# ImageNet normalisations end within +-3; a raw pixel range within +-256. Beyond that, pixels were given in other
-# units than the network was made for.
+# ImageNet normalisations end within +-3, raw pixels within +-256, and both have zero among them or close by. Elsewhere,
+# pixels were given in other units than the network was made for.
 PLAUSIBLE_LIMIT = 300.0
-TINY_SPAN = 0.05
+TINY_WIDTH = 0.05
+FAR_FROM_ZERO = 2.0  # widths, from the middle
 
 Vector = npt.NDArray[np.float64]
 
@@ -53,17 +54,26 @@ class Affine:
 
     @property
     def span(self) -> tuple[float, float]:
-        """Smallest and largest value that pixels 0..255 become."""
+        """Smallest and largest value that pixels 0..255 become in any channel."""
         ends = np.stack([self.offset, self.offset + PIXEL_MAX * self.scale])
         return float(ends.min()), float(ends.max())
 
+    @property
+    def is_plausible(self) -> bool:
+        """Whether a network may have been trained on what pixels 0..255 become."""
+        ends = np.stack([self.offset, self.offset + PIXEL_MAX * self.scale])
+        width, middle = np.ptp(ends, axis=0), np.abs(ends.mean(axis=0))
+        within = (np.abs(ends) <= PLAUSIBLE_LIMIT).all()
+        return bool(within and (width >= TINY_WIDTH).all() and (middle <= FAR_FROM_ZERO * width).all())
 
-def fuse(graph: Graph, input_range: tuple[float, float] | None = None) -> Affine:
+
+def fuse(graph: Graph, input_range: tuple[float, float] | None = None, *, known: bool = False) -> Affine:
     """Replace the affine operators behind the input by one depthwise convolution; return what it does to pixels.
 
     `input_range` says which values the model's own input expects for black and white (0,255 for Keras EfficientNets,
-    whose preprocessing is inside); the file that leaves here always takes pixels 0..255. Raises ModelError when the
-    model has no preprocessing inside and no `input_range` says what it expects, or when both together cannot be right.
+    whose preprocessing is inside). `known` says that it takes pixels 0..255 even where no operator shows it: TensorFlow
+    folds preprocessing into a first convolution without padding. The file that leaves here always takes pixels 0..255.
+    Raises ModelError when nothing says which pixel values the model expects, or when what is said cannot be right.
     """
     affine = Affine.identity() if input_range is None else Affine.from_range(*input_range)
     current = graph.inputs[0]
@@ -73,22 +83,21 @@ def fuse(graph: Graph, input_range: tuple[float, float] | None = None) -> Affine
         chain, scale, offset = own
         affine = affine.then(scale, offset)
         current = int(chain[-1].outputs[0])
-    while True:
-        readers = graph.consumers(current)
-        step = _affine_step(graph, readers[0], current) if len(readers) == 1 else None
+    while (operator := _only_reader(graph, current)) is not None:
+        step = _affine_step(graph, operator, current)
         if step is None:
             break
         affine = affine.then(*step)
-        chain.append(readers[0])
-        current = int(readers[0].outputs[0])
-    if not chain and input_range is None:
+        chain.append(operator)
+        current = int(operator.outputs[0])
+    if not chain and input_range is None and not known:
         raise ModelError(
             "the model has no preprocessing inside, so the pixel values that it expects are unknown: "
             "say what black and white are for it, for example --input-range 0,255 (raw pixels), --input-range 0,1 "
             "or --input-range=-1,1"
         )
-    low, high = affine.span
-    if max(abs(low), abs(high)) > PLAUSIBLE_LIMIT or high - low < TINY_SPAN:
+    if not affine.is_plausible:
+        low, high = affine.span
         raise ModelError(
             f"after the model's own preprocessing pixels would span {low:.3g}..{high:.3g}, which no network was "
             "trained on: its input is not 0..255; say what black and white are for it with --input-range, "
@@ -146,45 +155,60 @@ def _insert_reshape(graph: Graph, position: int, source: int, target: int) -> No
     graph.insert(position, "RESHAPE", [source, values], [target], options)
 
 
+def _only_reader(graph: Graph, index: int) -> Any | None:
+    """Return the operator that reads a tensor when it is the only one, and the model does not give the tensor out."""
+    readers = graph.consumers(index)
+    return readers[0] if len(readers) == 1 and index not in graph.outputs else None
+
+
 def _affine_step(graph: Graph, operator: Any, current: int) -> tuple[Vector, Vector] | None:
     """Return scale and offset when the operator is affine per channel in `current`, else None."""
-    kind, options = graph.kind(operator), operator.builtinOptions
-    if kind not in ("MUL", "ADD", "SUB", "DIV") or (
-        options is not None and options.fusedActivationFunction != graph.schema.ActivationFunctionType.NONE
-    ):
+    kind = graph.kind(operator)
+    if kind not in ("MUL", "ADD", "SUB", "DIV") or graph.activation(operator) != "NONE":
         return None
-    first, second = (int(index) for index in operator.inputs)
-    other = second if first == current else first
-    values = graph.constant(other)
+    first, second = (int(index) for index in operator.inputs[:2])
+    values = graph.constant(second if first == current else first)
     # A constant of another shape than one value, or one for each channel, is no preprocessing.
     if values is None or values.size not in (1, 3) or (values.size == 3 and values.shape[-1] != 3):
         return None
+    if not np.isfinite(values).all() or (kind == "DIV" and not values.all()):
+        return None
     constant = np.broadcast_to(values.astype(np.float64).reshape(-1), (3,))
     zero, one = np.zeros(3), np.ones(3)
-    if kind == "MUL":
-        return constant, zero
-    if kind == "ADD":
-        return one, constant
-    if kind == "SUB":
-        return (one, -constant) if first == current else (-one, constant)
-    return (1.0 / constant, zero) if first == current else None
+    step = None
+    match kind, first == current:
+        case "MUL", _:
+            step = constant, zero
+        case "ADD", _:
+            step = one, constant
+        case "SUB", True:
+            step = one, -constant
+        case "SUB", False:
+            step = -one, constant
+        case "DIV", True:
+            step = one / constant, zero
+    return step
 
 
-def _own_step(graph: Graph, current: int) -> tuple[list[Any], Vector, Vector] | None:
-    """Return what `_insert_convolution` inserted behind `current`, if it did: a float file of ours comes back."""
+def _own_step(graph: Graph, source: int) -> tuple[list[Any], Vector, Vector] | None:
+    """Return what `_insert_convolution` inserted behind `source`, if it did: a float file of ours comes back."""
     operators: list[Any] = []
+    current = source
     for kind in ("RESHAPE", "DEPTHWISE_CONV_2D", "RESHAPE"):
-        readers = graph.consumers(current)
-        if len(readers) != 1 or graph.kind(readers[0]) != kind:
+        operator = _only_reader(graph, current)
+        if operator is None or graph.kind(operator) != kind or graph.activation(operator) != "NONE":
             return None
-        operators.append(readers[0])
-        current = int(readers[0].outputs[0])
-    if graph.shape(current)[3] != 3 or graph.shape(int(operators[1].inputs[1]))[:3] != (1, 1, 1):
+        operators.append(operator)
+        current = int(operator.outputs[0])
+    constants = [graph.constant(int(index)) for index in operators[1].inputs[1:] if index >= 0]
+    tiled = [values.reshape(-1, 3) for values in constants if values is not None and values.size % 3 == 0]
+    # The same three values for every pixel, whatever the rows are: affine per channel, wherever the channels come last.
+    if (
+        graph.shape(current) != graph.shape(source)
+        or graph.shape(int(operators[1].inputs[1]))[:3] != (1, 1, 1)
+        or len(tiled) != 2
+        or any((values != values[0]).any() for values in tiled)
+    ):
         return None
-    convolution = operators[1]
-    constants = [graph.constant(int(index)) for index in convolution.inputs[1:3]]
-    tiled = [values.reshape(-1, 3).astype(np.float64) for values in constants if values is not None]
-    plain = convolution.builtinOptions.fusedActivationFunction == graph.schema.ActivationFunctionType.NONE
-    if len(tiled) != 2 or not plain or any((values != values[0]).any() for values in tiled):
-        return None
-    return operators, tiled[0][0], tiled[1][0]
+    scale, offset = (values[0].astype(np.float64) for values in tiled)
+    return operators, scale, offset

@@ -17,10 +17,10 @@ Float = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Step:
-    """One elementwise operator with a constant: `kind` is MUL, ADD, SUB or DIV; 1 value or one for each channel."""
+    """One elementwise operator, `kind` MUL, ADD, SUB or DIV, with a constant: a number or nested lists of numbers."""
 
     kind: str
-    constant: float | Sequence[float]
+    constant: float | Sequence[Any]
     constant_first: bool = False
     activation: str = "NONE"
 
