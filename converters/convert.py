@@ -20,7 +20,7 @@ from edgeeff.converters.float_model import FloatModel, Head
 from edgeeff.converters.inspect import Inspection
 from edgeeff.converters.quantize import IoType, Ranges
 from edgeeff.converters.schemes import Scheme
-from edgeeff.converters.trace import Request
+from edgeeff.converters.trace import Request, Traced
 from edgeeff.errors import CalibrationError, InputError, ModelError
 from edgeeff.files import check_writable, sha256, write_atomic
 from edgeeff.progress import Progress, Silent
@@ -195,21 +195,23 @@ def convert(
 
 
 def _float_model(source: Source, interface: Interface, progress: Progress, seed: int) -> FloatModel:
-    packages: dict[str, str] = {}
     if source.model is not None and source.model.suffix == ".tflite":
         try:
             content = source.model.read_bytes()
         except OSError as error:
             raise ModelError(f"cannot read the model {source.model}: {error.strerror}") from error
+        embedded = metadata.read(content)
+        # Every file of ours takes pixels 0..255, those without any preprocessing inside too.
+        traced = Traced(preprocesses=embedded is not None and embedded.provenance is not None)
     else:
         if source.model is not None:
             _check_model_path(source.model)
         with tempfile.TemporaryDirectory(prefix="edgeeff-") as folder:
             path = Path(folder) / "float.tflite"
-            packages = float_model.trace(_request(source, path, seed), progress.stage)
+            traced = float_model.trace(_request(source, path, seed), progress.stage)
             content = path.read_bytes()
     progress.stage("prepare the graph")
-    return float_model.finish(content, head=interface.head, packages=packages, input_range=interface.input_range)
+    return float_model.finish(content, traced, head=interface.head, input_range=interface.input_range)
 
 
 def _request(source: Source, output: Path, seed: int) -> Request:

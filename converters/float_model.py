@@ -15,12 +15,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import util
-from typing import Literal
+from typing import Any, Literal
 
 from edgeeff import errors
 from edgeeff.converters import preprocessing
 from edgeeff.converters.graph import Graph
-from edgeeff.converters.trace import INPUT_NAME, OUTPUT_NAME, Request, encode
+from edgeeff.converters.trace import INPUT_NAME, OUTPUT_NAME, Request, Traced, encode
 from edgeeff.errors import EdgeeffError, MissingExtraError, ModelError
 
 SIGNATURE = "serving_default"
@@ -28,6 +28,7 @@ TIME_LIMIT_S = 3600.0
 HOST_PACKAGES = ("tensorflow", "ai_edge_litert", "litert_quantizer")
 
 Head = Literal["softmax", "logits"]
+UNKNOWN = Traced()
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,14 @@ def require_host() -> None:
             raise MissingExtraError(f"{package}, needed to convert,", "host")
 
 
-def trace(request: Request, say: Callable[[str], None], time_limit_s: float = TIME_LIMIT_S) -> dict[str, str]:
+def trace(request: Request, say: Callable[[str], None], time_limit_s: float = TIME_LIMIT_S) -> Traced:
     """Run a request in a TensorFlow process of its own; the float .tflite is then at `request.output`.
 
-    Returns the versions of what made it. Raises the child's own error, or ModelError with the end of its log when it
+    Raises the child's own error, or ModelError with the end of its log when it
     died; on any exception, KeyboardInterrupt included, the child is ended first.
     """
     command = [sys.executable, "-m", "edgeeff.converters.trace", encode(request)]
-    answer: dict[str, object] = {}
+    answer: dict[str, Any] = {}
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -81,24 +82,26 @@ def trace(request: Request, say: Callable[[str], None], time_limit_s: float = TI
         if "result" not in answer:
             log.seek(0)
             raise ModelError(_death(process.returncode, log.read()))
-    result = answer["result"]
-    if not isinstance(result, dict):
-        raise ModelError(f"the converting process answered {result!r}")
-    return {str(key): str(value) for key, value in result.items()}
+    return Traced(**answer["result"])
 
 
 def finish(
-    content: bytes, *, head: Head | None, packages: dict[str, str], input_range: tuple[float, float] | None = None
+    content: bytes,
+    traced: Traced = UNKNOWN,
+    *,
+    head: Head | None = None,
+    input_range: tuple[float, float] | None = None,
 ) -> FloatModel:
     """Make a float .tflite ready to quantize: check it, fuse its preprocessing, set its head and its signature.
 
-    `head` None keeps the one that the model has. Raises ModelError when it is quantized already, has dynamic
-    dimensions, has not one image input and one row of scores as output, or when it is unknown which pixel values it
-    expects.
+    `traced` is what `trace` returned; leave it away for a file that came ready. `head` None keeps the one that the model
+    has. Raises ModelError when it is quantized already, has dynamic dimensions, has not one image input and one row of
+    scores as output, or when it is unknown which pixel values it expects.
     """
     graph = Graph(content)
     _check_classifier(graph)
-    affine = preprocessing.fuse(graph, input_range)
+    classes = graph.shape(graph.outputs[0])[1]
+    affine = preprocessing.fuse(graph, input_range, known=traced.preprocesses)
     kept = _set_head(graph, head)
     graph.tidy()
     graph.set_signature(SIGNATURE, INPUT_NAME, OUTPUT_NAME)
@@ -111,12 +114,12 @@ def finish(
     return FloatModel(
         content=graph.content(),
         resolution=(height, width),
-        classes=graph.shape(graph.outputs[0])[1],
+        classes=classes,
         head=kept,
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
         logits=graph.name(logits),
-        packages=packages,
+        packages=traced.packages,
     )
 
 
@@ -180,7 +183,7 @@ def _set_head(graph: Graph, head: Head | None) -> Head:
     return head or ("softmax" if has_softmax else "logits")
 
 
-def _child_error(answer: dict[str, object]) -> EdgeeffError:
+def _child_error(answer: dict[str, Any]) -> EdgeeffError:
     cls = getattr(errors, str(answer["type"]), EdgeeffError)
     error: EdgeeffError = cls.__new__(cls)
     # The message was made in the child by the class's own __init__; only the text is restored here.

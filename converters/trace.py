@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,17 @@ class Request:
     gamma: float = GAMMA
 
 
+@dataclass(frozen=True)
+class Traced:
+    """What is known of a float .tflite beyond the file itself."""
+
+    preprocesses: bool = False
+    """Whether the model has layers that normalise pixels, which may no longer be visible in the file."""
+    packages: dict[str, str] = field(default_factory=dict)
+
+
 def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
-    """Write the float .tflite of a request; return what was found out on the way.
+    """Write the float .tflite of a request; return the fields of `Traced`.
 
     Raises ModelError, WeightsError or another EdgeeffError with a message for the user.
     """
@@ -52,12 +61,14 @@ def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     if request.model is not None and Path(request.model).is_dir():
         say("load the model")
         function, keep = _saved_model(tf, Path(request.model), request.resolution)
+        preprocesses = False
     else:
         say("load the model" if request.model else "build the network")
         model = _keras_model(request)
         shape = _image_shape(model.inputs, request.resolution)
         _one_output(model.outputs)
         function, keep = _traceable(tf, lambda x: model(x, training=False), shape), model
+        preprocesses = _preprocesses(model)
     say("trace the network")
     concrete = function.get_concrete_function()
     say("convert to TFLite")
@@ -73,7 +84,8 @@ def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     except Exception as error:  # the converter's own class of errors is not public
         raise ModelError(f"TensorFlow cannot convert this model: {_first_sentences(error)}") from error
     Path(request.output).write_bytes(content)
-    return {"tensorflow": str(tf.__version__), "keras": _keras_version()}
+    packages = {"tensorflow": str(tf.__version__), "keras": _keras_version()}
+    return asdict(Traced(preprocesses, packages))
 
 
 def _keras_model(request: Request) -> Any:
@@ -94,6 +106,16 @@ def _keras_model(request: Request) -> Any:
         resolution=request.resolution,
         seed=request.seed,
     )
+
+
+def _preprocesses(model: Any) -> bool:
+    layers = [model]
+    while layers:
+        layer = layers.pop()
+        if type(layer).__name__ in ("Rescaling", "Normalization"):
+            return True
+        layers += getattr(layer, "layers", [])
+    return False
 
 
 def _traceable(tf: Any, call: Callable[[Any], Any], shape: Shape) -> Any:

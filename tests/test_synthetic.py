@@ -125,7 +125,7 @@ def test_lite0_keeps_its_accuracy_without_data(shared: Path, tmp_path: Path) -> 
         pytest.skip("needs the weights of the extra lite-weights")
     path = tmp_path / "lite0.tflite"
     float_model.trace(Request(output=str(path), variant="lite0"), lambda stage: None)
-    model = float_model.finish(path.read_bytes(), head=None, packages={})
+    model = float_model.finish(path.read_bytes())
     ranges = quantize.collect_ranges(model, synthetic.images(64, *model.resolution))
     widened = synthetic.widen(ranges, model.logits)
     small = quantize.quantize(model, SCHEMES["int8"], widened, input_type="uint8", output_type="float32")

@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> None:
     contents = {str(path): path.read_bytes() for path in given.float_files} or {"lite0": lite0()}
     for name, content in contents.items():
         print(f"\n{name}")
-        model = float_model.finish(content, head=None, packages={})
+        model = float_model.finish(content)
         compare(model, given.images, "none" if given.no_crop else "center", given.calibration, given.seeds)
 
 
