@@ -46,14 +46,20 @@ class Session:
         return _contract(self._output)
 
     def run(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return the scores (classes,) float32 of one image (height, width, 3) of uint8 pixels 0..255."""
+        """Return the scores (classes,) float32 of one image (height, width, 3) of uint8 pixels 0..255.
+
+        Raises ModelError with the runtime's own words when it cannot run the file.
+        """
         dtype = self._input["dtype"]
         pixels: npt.NDArray[Any] = image[np.newaxis]
         if dtype == np.int8:
             # The zero point of pixels is -128: q = p - 128.
             pixels = (pixels ^ 0x80).view(np.int8)
         self._interpreter.set_tensor(self._input["index"], pixels.astype(dtype, copy=False))
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"LiteRT cannot run this file: {error}") from error
         raw = self._interpreter.get_tensor(self._output["index"])[0].astype(np.float32)
         scale, zero_point = self._output["quantization"]
         scores: npt.NDArray[np.float32] = (raw - zero_point) * np.float32(scale) if scale else raw
@@ -71,6 +77,9 @@ def native_log_kept_away() -> Iterator[None]:
 
     LiteRT has no public switch for it, so the file descriptor itself is turned away; keep what is inside short.
     """
+    if sys.stderr is None:  # closed by whoever started this process, so there is no terminal to keep clean
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
     try:

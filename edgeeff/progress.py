@@ -58,8 +58,8 @@ class Bars:
             TimeElapsedColumn(),
             console=Console(stderr=True),
             transient=True,
-            # Rich would call a pipe a terminal where FORCE_COLOR is set, as CI services do.
-            disable=not sys.stderr.isatty(),
+            # Rich would call a pipe a terminal where FORCE_COLOR is set, as CI services do. A closed one is None.
+            disable=sys.stderr is None or not sys.stderr.isatty(),
         )
         self._task = self._bars.add_task("", total=None, visible=False)
 
