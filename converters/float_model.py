@@ -94,8 +94,8 @@ def finish(
 ) -> FloatModel:
     """Make a float .tflite ready to quantize: check it, fuse its preprocessing, set its head and its signature.
 
-    `traced` is what `trace` returned; leave it away for a file that came ready. `head` None keeps the one that the model
-    has. Raises ModelError when it is quantized already, has dynamic dimensions, has not one image input and one row of
+    `traced` is what `trace` returned; leave it away for a file that came ready. `head` None keeps the model's own.
+    Raises ModelError when it is quantized already, has dynamic dimensions, has not one image input and one row of
     scores as output, or when it is unknown which pixel values it expects.
     """
     graph = Graph(content)
