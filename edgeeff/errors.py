@@ -11,6 +11,13 @@ EdgeeffError
 │   ├── RecordError         a JSON record that cannot be read
 │   └── OutputError         the result cannot be written where it was asked for
 ├── DeviceError          3  a board, a connection or a measuring process failed
+│   ├── UnreachableError    no such host, no answer, refused
+│   ├── HostKeyError        the board shows a key that is not known, or another one than it used to
+│   ├── LoginError          the board does not accept the user or their keys
+│   ├── DroppedError        the connection was lost while something ran; it may have worked before
+│   ├── TimeLimitError      a command took too long and was ended
+│   ├── NoCommandError      a command is not installed on the board
+│   └── StorageError        a file cannot be written or read there: full, read-only, forbidden, missing
 └── MissingExtraError    4  something optional is missing; the message names the install command
 
 A message says what was wrong, with the value, and what to do about it.
@@ -77,6 +84,43 @@ class DeviceError(EdgeeffError):
     """A board, a connection or a measuring process failed."""
 
     exit_code: ClassVar[int] = 3
+
+
+class UnreachableError(DeviceError):
+    """A board that cannot be reached: there is no such host, it does not answer, or it refuses."""
+
+
+class HostKeyError(DeviceError):
+    """A host key that is not known, or another one than the board used to have.
+
+    `fingerprint` is what the board shows now, and `known_hosts_line` what would make it known; both are empty where
+    the board showed no key that could be accepted.
+    """
+
+    def __init__(self, message: str, fingerprint: str = "", known_hosts_line: str = "") -> None:
+        super().__init__(message)
+        self.fingerprint = fingerprint
+        self.known_hosts_line = known_hosts_line
+
+
+class LoginError(DeviceError):
+    """A board that does not accept the user or any of their keys."""
+
+
+class DroppedError(DeviceError):
+    """A connection that was lost while something ran; what had arrived before is kept by who asked for it."""
+
+
+class TimeLimitError(DeviceError):
+    """A command that took too long on the board and was ended."""
+
+
+class NoCommandError(DeviceError):
+    """A command that is not installed on the board."""
+
+
+class StorageError(DeviceError):
+    """A file that cannot be written or read on the board: full, read-only, forbidden or missing."""
 
 
 class MissingExtraError(EdgeeffError):
