@@ -30,6 +30,17 @@ HOST_PACKAGES = ("tensorflow", "ai_edge_litert", "litert_quantizer")
 Head = Literal["softmax", "logits"]
 UNKNOWN = Traced()
 
+SMALL_TYPES = frozenset({"int2", "int4", "int8", "uint8", "int16", "float16", "bfloat16"})
+"""Types that only quantization puts into a classifier."""
+PIXEL_TYPES = frozenset({"uint8", "int16", "int32", "int64", "float16", "float32"})
+"""Types that hold every number from 0 to 255 exactly."""
+
+# With -m or -c Python looks into the working folder first, where a user's random.py would be taken for the library's:
+# the child is to find what this process finds.
+CHILD = (
+    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edgeeff.converters.trace import main; sys.exit(main())"
+)
+
 
 @dataclass(frozen=True)
 class FloatModel:
@@ -57,10 +68,10 @@ def require_host() -> None:
 def trace(request: Request, say: Callable[[str], None], time_limit_s: float = TIME_LIMIT_S) -> Traced:
     """Run a request in a TensorFlow process of its own; the float .tflite is then at `request.output`.
 
-    Raises the child's own error, or ModelError with the end of its log when it
-    died; on any exception, KeyboardInterrupt included, the child is ended first.
+    Raises the child's own error, or ModelError with the end of its log when it died or took too long; on any exception,
+    KeyboardInterrupt included, the child is ended first.
     """
-    command = [sys.executable, "-m", "edgeeff.converters.trace", encode(request)]
+    command = [sys.executable, "-c", CHILD, ":".join(sys.path), encode(request)]
     answer: dict[str, Any] = {}
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
@@ -70,15 +81,20 @@ def trace(request: Request, say: Callable[[str], None], time_limit_s: float = TI
         timer.start()
         try:
             for line in process.stdout or ():
+                if not line.endswith("\n"):
+                    break  # it died while it wrote this
                 answer = json.loads(line)
                 if "stage" in answer:
                     say(str(answer["stage"]))
             process.wait()
         finally:
+            too_long = timer.finished.is_set()
             timer.cancel()
             process.kill()
         if "error" in answer:
             raise _child_error(answer)
+        if too_long:
+            raise ModelError(f"the TensorFlow process took longer than {time_limit_s:.0f} s and was stopped")
         if "result" not in answer:
             log.seek(0)
             raise ModelError(_death(process.returncode, log.read()))
@@ -99,6 +115,7 @@ def finish(
     scores as output, or when it is unknown which pixel values it expects.
     """
     graph = Graph(content)
+    _drop_casts(graph)
     _check_classifier(graph)
     classes = graph.shape(graph.outputs[0])[1]
     affine = preprocessing.fuse(graph, input_range, known=traced.preprocesses)
@@ -110,7 +127,7 @@ def finish(
     last = graph.producer(sink)
     logits = int(last.inputs[0]) if kept == "softmax" and last is not None else sink
     std = tuple(float(value) for value in 1.0 / affine.scale)
-    mean = tuple(float(value) for value in -affine.offset / affine.scale)
+    mean = tuple(float(value) for value in 0.0 - affine.offset / affine.scale)
     return FloatModel(
         content=graph.content(),
         resolution=(height, width),
@@ -121,6 +138,16 @@ def finish(
         logits=graph.name(logits),
         packages=traced.packages,
     )
+
+
+def _drop_casts(graph: Graph) -> None:
+    """Take floats where the model takes bytes and casts them: of pixels 0..255 both are the same numbers."""
+    while len(graph.inputs) == 1 and len(readers := graph.consumers(graph.inputs[0])) == 1:
+        (cast,) = readers
+        if graph.kind(cast) != "CAST" or graph.dtype(int(cast.outputs[0])) not in PIXEL_TYPES:
+            return
+        graph.remove(cast)
+        graph.set_input(int(cast.outputs[0]))
 
 
 def _check_classifier(graph: Graph) -> None:
@@ -135,8 +162,8 @@ def _check_classifier(graph: Graph) -> None:
                 f"the model's {what} is {graph.dtype(index)}: it is quantized already; give the float model behind it"
             )
     for operator in graph.operators:
-        for index in operator.outputs:
-            if graph.dtype(index) in ("int8", "uint8", "int16"):
+        for index in (*operator.inputs, *operator.outputs):
+            if index >= 0 and graph.dtype(index) in SMALL_TYPES:
                 raise ModelError(
                     f"the model is quantized already ({graph.kind(operator)} {graph.name(index)} is "
                     f"{graph.dtype(index)}); give the float model it came from"
@@ -188,15 +215,19 @@ def _child_error(answer: dict[str, Any]) -> EdgeeffError:
     error: EdgeeffError = cls.__new__(cls)
     # The message was made in the child by the class's own __init__; only the text is restored here.
     Exception.__init__(error, str(answer["error"]))
+    if isinstance(error, MissingExtraError):
+        error.extra = str(answer["extra"])
     return error
 
 
 def _death(code: int, log: str) -> str:
     lines = [line for line in log.splitlines() if line.strip()]
-    end = "\n".join(lines[-12:])
+    if code == -signal.SIGKILL:
+        return (
+            "the TensorFlow process was killed, most likely for want of memory (a B7 needs 4 GB): close other programs "
+            "or convert on a larger machine"
+        )
     if code < 0:
-        name = signal.Signals(-code).name
-        if name == "SIGKILL":
-            return f"the TensorFlow process was killed, most likely for want of memory (a B7 needs 4 GB).\n{end}"
-        return f"the TensorFlow process died of {name}.\n{end}"
-    return f"the TensorFlow process ended with status {code}.\n{end}"
+        # Native code says why it gives up in the lines before.
+        return "\n".join((f"the TensorFlow process died of {signal.Signals(-code).name}:", *lines[-3:]))
+    return f"the TensorFlow process ended with status {code}: {lines[-1] if lines else 'it said nothing'}"

@@ -1,8 +1,8 @@
 """Keras to float .tflite, in a process of its own: TensorFlow's memory and start-up are paid once and given back.
 
-Run as `python -m edgeeff.converters.trace REQUEST`, the request being JSON. It writes the .tflite file and
-answers in JSON lines on standard output: {"stage": ...} as it goes, then {"result": ...} or {"error": ...}. What
-TensorFlow says on standard error is left for the log. `float_model` is the other end.
+`main` is what that process runs, its one argument the request as JSON. It writes the .tflite file and answers in JSON
+lines on standard output: {"stage": ...} as it goes, then {"result": ...} or {"error": ...}. What TensorFlow says on
+standard error is left for the log. `float_model` is the other end.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeeff.errors import EdgeeffError, ModelError
+from edgeeff.errors import EdgeeffError, ModelError, OutputError
 from edgeeff.scaling import ALPHA, BETA, GAMMA
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "scores"
 Shape = tuple[int, int, int]
+
+UNCHANGED = ("Identity", "Cast", "Pad", "PadV2", "MirrorPad", "ResizeBilinear", "ResizeNearestNeighbor")
+"""TensorFlow's operators that may stand between the pixels and what normalises them."""
+ARITHMETIC = ("Mul", "Sub", "AddV2", "Add", "RealDiv", "Div", "Neg")
+HALF = ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Traced:
     """What is known of a float .tflite beyond the file itself."""
 
     preprocesses: bool = False
-    """Whether the model has layers that normalise pixels, which may no longer be visible in the file."""
+    """Whether the model normalises pixels itself, which may no longer be visible in the file."""
     packages: dict[str, str] = field(default_factory=dict)
 
 
@@ -61,38 +66,42 @@ def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
     if request.model is not None and Path(request.model).is_dir():
         say("load the model")
         function, keep = _saved_model(tf, Path(request.model), request.resolution)
-        preprocesses = False
     else:
         say("load the model" if request.model else "build the network")
         model = _keras_model(request)
-        shape = _image_shape(model.inputs, request.resolution)
+        shape = _image_shape(getattr(model, "inputs", None), request.resolution)
         _one_output(model.outputs)
-        function, keep = _traceable(tf, lambda x: model(x, training=False), shape), model
-        preprocesses = _preprocesses(model)
+        function = _traceable(tf, lambda x: model(x, training=False), shape)
+        keep = [getattr(variable, "value", variable) for variable in model.variables]
     say("trace the network")
-    concrete = function.get_concrete_function()
-    say("convert to TFLite")
     # Freezing the function directly takes a quarter of the time of the detour over a SavedModel, and makes the same
     # operators; the signature that it leaves out is added by `float_model`. The second argument only keeps the
     # variables alive: a Keras 3 model there would give a file without weights, and no error.
     holder = tf.Module()
-    holder.variables_kept_alive = [getattr(variable, "value", variable) for variable in keep.variables]
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], holder)
-    converter.experimental_lower_to_saved_model = False
+    holder.kept_alive = keep
     try:
+        concrete = function.get_concrete_function()
+        say("convert to TFLite")
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], holder)
+        converter.experimental_lower_to_saved_model = False
         content = converter.convert()
-    except Exception as error:  # the converter's own class of errors is not public
+    except Exception as error:  # layers raise what they like, and the converter's own class of errors is not public
         raise ModelError(f"TensorFlow cannot convert this model: {_first_sentences(error)}") from error
-    Path(request.output).write_bytes(content)
+    try:
+        Path(request.output).write_bytes(content)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the temporary file {request.output} ({error.strerror}): make room there, or set TMPDIR"
+        ) from error
     packages = {"tensorflow": str(tf.__version__), "keras": _keras_version()}
-    return asdict(Traced(preprocesses, packages))
+    return asdict(Traced(_preprocesses(concrete), packages))
 
 
 def _keras_model(request: Request) -> Any:
     from edgeeff import architectures, scaling  # noqa: PLC0415
 
     if request.model is not None:
-        return architectures.load(Path(request.model))
+        return _in_float32(architectures.load(Path(request.model)), Path(request.output))
     if request.variant is not None:
         network = scaling.network(request.variant)
     else:
@@ -108,14 +117,50 @@ def _keras_model(request: Request) -> Any:
     )
 
 
-def _preprocesses(model: Any) -> bool:
-    layers = [model]
-    while layers:
-        layer = layers.pop()
-        if type(layer).__name__ in ("Rescaling", "Normalization"):
-            return True
-        layers += getattr(layer, "layers", [])
-    return False
+def _in_float32(model: Any, beside: Path) -> Any:
+    """Return a model that was trained in half precision, as GPUs do it, as one that computes in float32.
+
+    TFLite cannot convert half precision; the variables behind it are float32 already. They pass through a file
+    `beside` the output.
+    """
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: whole(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [whole(inner) for inner in value]
+        return "float32" if isinstance(value, str) and value in HALF else value
+
+    config = model.get_config()
+    if not any(repr(half) in repr(config) for half in HALF):
+        return model
+    twin = type(model).from_config(whole(config))
+    weights = beside.with_suffix(".weights.h5")
+    model.save_weights(weights)
+    twin.load_weights(weights)
+    return twin
+
+
+def _preprocesses(concrete: Any) -> bool:
+    """Say whether the first that a traced function does with its pixels is arithmetic, wherever in nested calls.
+
+    TensorFlow may fold it into the first convolution, where it can no longer be told from weights.
+    """
+    graph = concrete.graph.as_graph_def()
+    functions = {function.signature.name: function for function in graph.library.function}
+    nodes, current = graph.node, concrete.inputs[0].op.name
+    while True:
+        readers = [(node, [name.split(":")[0] for name in node.input]) for node in nodes if node.op != "Shape"]
+        node, inputs = next(((node, inputs) for node, inputs in readers if current in inputs), (None, []))
+        if node is None:
+            return False
+        if node.op in UNCHANGED:
+            current = node.name
+        elif "f" in node.attr:
+            function = functions[node.attr["f"].func.name]
+            nodes, current = function.node_def, function.signature.input_arg[inputs.index(current)].name
+        else:
+            return node.op in ARITHMETIC
 
 
 def _traceable(tf: Any, call: Callable[[Any], Any], shape: Shape) -> Any:
@@ -123,12 +168,16 @@ def _traceable(tf: Any, call: Callable[[Any], Any], shape: Shape) -> Any:
 
 
 def _image_shape(inputs: Any, resolution: int | None) -> Shape:
-    tensors = list(inputs)
+    tensors = list(inputs or ())
+    if not tensors:
+        raise ModelError(
+            "the model does not say what it takes: put a keras.Input((height, width, 3)) in front and save it again"
+        )
     if len(tensors) != 1:
         names = ", ".join(str(getattr(tensor, "name", "?")) for tensor in tensors)
         raise ModelError(f"the model has {len(tensors)} inputs ({names}); an image classifier has one")
-    shape = tuple(tensors[0].shape)
-    if len(shape) != 4 or shape[3] not in (3, None):
+    shape = _sizes(tensors[0])
+    if shape is None or len(shape) != 4 or shape[3] not in (3, None):
         raise ModelError(
             f"the model's input has the shape {shape}; an image classifier takes (batch, height, width, 3)"
         )
@@ -149,12 +198,17 @@ def _one_output(outputs: Any) -> None:
     tensors = list(outputs)
     if len(tensors) != 1:
         raise ModelError(f"the model has {len(tensors)} outputs; a classifier has one: a score for each class")
-    shape = tuple(tensors[0].shape)
-    if len(shape) != 2:
+    shape = _sizes(tensors[0])
+    if shape is not None and len(shape) != 2:
         raise ModelError(
             f"the model is no classifier: its output has the shape {shape}, not (batch, classes); "
             "was it built with include_top=False?"
         )
+
+
+def _sizes(tensor: Any) -> tuple[int | None, ...] | None:
+    """Return a tensor's shape, None when it is not even known how many dimensions it has."""
+    return None if getattr(tensor.shape, "rank", 0) is None else tuple(tensor.shape)
 
 
 def _saved_model(tf: Any, folder: Path, resolution: int | None) -> tuple[Any, Any]:
@@ -173,11 +227,17 @@ def _saved_model(tf: Any, folder: Path, resolution: int | None) -> tuple[Any, An
         )
     serve = signatures[name]
     specs = serve.structured_input_signature[1]
-    shape = _image_shape(list(specs.values()), resolution)
-    outputs = serve.structured_outputs
-    _one_output(outputs.values() if isinstance(outputs, dict) else outputs)
-    (key,) = specs
-    return _traceable(tf, lambda x: next(iter(serve(**{key: x}).values())), shape), loaded
+    shape = _image_shape(specs.values(), resolution)
+    _one_output(serve.structured_outputs.values())
+    ((key, spec),) = specs.items()
+    if not (spec.dtype.is_floating or spec.dtype.is_integer):
+        raise ModelError(f"the SavedModel's signature '{name}' takes {spec.dtype.name}, not pixels")
+    if spec.shape[0] not in (1, None):
+        raise ModelError(
+            f"the SavedModel's signature '{name}' takes batches of {spec.shape[0]}; a device runs one image at a time: "
+            "export it with a batch of None or 1"
+        )
+    return _traceable(tf, lambda x: next(iter(serve(**{key: tf.cast(x, spec.dtype)}).values())), shape), loaded
 
 
 def _first_sentences(error: Exception, limit: int = 400) -> str:
@@ -196,6 +256,8 @@ def main() -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Tracing needs no GPU, and looking for one costs time and prints warnings.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    # A user may train with another backend, in the environment or in ~/.keras/keras.json; only this one makes TFLite.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     # Libraries that print would spoil the protocol: they get standard error instead.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -217,7 +279,3 @@ def main() -> int:
 def encode(request: Request) -> str:
     """Write a request as the process takes it on its command line."""
     return json.dumps(asdict(request))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
