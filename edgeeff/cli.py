@@ -5,48 +5,18 @@ A command's code is imported when it runs: `edgeeff --help` costs what click cos
 
 from __future__ import annotations
 
-import sys
-import traceback
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
 from edgeeff import __version__
-from edgeeff.errors import EdgeeffError, InputError
+from edgeeff.cli_devices import devices
+from edgeeff.command import common, console, print_json
+from edgeeff.errors import InputError
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-INTERRUPTED = 130
-Command = TypeVar("Command", bound=Callable[..., None])
 PATH = click.Path(path_type=Path)
 CONTEXT: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
-
-
-def _common(command: Command) -> Command:
-    """Add --json and --debug, and turn edgeeff's errors into a message and an exit code."""
-
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output, nothing else.")
-    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-    @wraps(command)
-    def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except EdgeeffError as error:
-            if debug:
-                traceback.print_exc()
-            click.echo(f"edgeeff: {error}", err=True)
-            sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            if debug:
-                traceback.print_exc()
-            click.echo("edgeeff: interrupted; no file was left half written", err=True)
-            sys.exit(INTERRUPTED)
-
-    return guarded  # type: ignore[return-value]
 
 
 @click.group(context_settings=CONTEXT)
@@ -70,7 +40,7 @@ def main() -> None:
     show_default=True,
     help="How far alpha * beta^2 * gamma^2 may be from 2.",
 )
-@_common
+@common
 def scale(phi: float, alpha: float, beta: float, gamma: float, tolerance: float, as_json: bool) -> None:
     """Scale B0 by the compound coefficient PHI, -3 to 7.
 
@@ -88,7 +58,7 @@ def scale(phi: float, alpha: float, beta: float, gamma: float, tolerance: float,
     network = scaling.phi_network(phi, alpha=alpha, beta=beta, gamma=gamma, tolerance=tolerance)
     parameters, macs = scaling.parameters(network), scaling.macs(network)
     if as_json:
-        _print_json({"scaling": factors, "resolution_px": network.resolution, "parameters": parameters, "macs": macs})
+        print_json({"scaling": factors, "resolution_px": network.resolution, "parameters": parameters, "macs": macs})
         return
     table = render.table("", "factor", "becomes")
     table.add_row("depth", f"{factors.depth:.10g}", f"{len(network.blocks)} blocks")
@@ -96,16 +66,16 @@ def scale(phi: float, alpha: float, beta: float, gamma: float, tolerance: float,
     table.add_row("resolution", f"{factors.resolution:.10g}", f"{network.resolution} px")
     table.add_row("parameters", "", f"{parameters / 1e6:.2f} M")
     table.add_row("MACs (FLOPs in the paper)", "", f"{macs / 1e9:.3f} G")
-    console = _console()
-    console.print(table)
-    console.print(f"Each step of phi multiplies the MACs by alpha * beta^2 * gamma^2 = {factors.flops_growth:.3g}.")
+    out = console()
+    out.print(table)
+    out.print(f"Each step of phi multiplies the MACs by alpha * beta^2 * gamma^2 = {factors.flops_growth:.3g}.")
     if (alpha, beta, gamma) == (scaling.ALPHA, scaling.BETA, scaling.GAMMA):
-        console.print(f"Next: edgeeff convert --phi {phi:g}")
+        out.print(f"Next: edgeeff convert --phi {phi:g}")
 
 
 @main.command()
 @click.option("--family", type=click.Choice(["b", "v2", "lite", "edgetpu"]), help="Only this family.")
-@_common
+@common
 def variants(family: str | None, as_json: bool) -> None:
     """List the named variants: scaling, size, MACs, top-1.
 
@@ -120,7 +90,7 @@ def variants(family: str | None, as_json: bool) -> None:
 
     rows = [row for row in scaling.rows() if family is None or scaling.VARIANTS[row.variant].family == family]
     if as_json:
-        _print_json({"variants": rows})
+        print_json({"variants": rows})
         return
     table = render.table("variant", "phi", "depth", "width", "px", "params M", "MACs G", "top-1 %", "int8 %")
     for row in rows:
@@ -135,11 +105,11 @@ def variants(family: str | None, as_json: bool) -> None:
             _number(row.top1),
             _number(row.int8_top1),
         )
-    console = _console()
-    console.print(table)
+    out = console()
+    out.print(table)
     for source in sorted({row.source for row in rows if row.source}):
-        console.print(f"Published top-1: {source}", soft_wrap=True)
-    console.print("Next: edgeeff convert --variant NAME")
+        out.print(f"Published top-1: {source}", soft_wrap=True)
+    out.print("Next: edgeeff convert --variant NAME")
 
 
 @main.command()
@@ -205,7 +175,7 @@ def variants(family: str | None, as_json: bool) -> None:
     type=PATH,
     help="The .tflite file; its record is written beside it as .json.  [default: NAME_SCHEME.tflite]",
 )
-@_common
+@common
 def convert(
     variant: str | None,
     phi: float | None,
@@ -259,16 +229,16 @@ def convert(
             progress=bars,
         )
     if as_json:
-        _print_json(record)
+        print_json(record)
         return
     from edgeeff import render
 
-    render.conversion(record, _console())
+    render.conversion(record, console())
 
 
 @main.command()
 @click.argument("file", type=PATH)
-@_common
+@common
 def inspect(file: Path, as_json: bool) -> None:
     """Show what is in FILE.tflite and what XNNPACK takes of it.
 
@@ -282,11 +252,11 @@ def inspect(file: Path, as_json: bool) -> None:
 
     result = inspection.inspect(file)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     from edgeeff.converters import inspect_view
 
-    inspect_view.render(result, _console())
+    inspect_view.render(result, console())
 
 
 @main.command()
@@ -299,7 +269,7 @@ def inspect(file: Path, as_json: bool) -> None:
     metavar="DIR",
     help="Folder for the files that are made.",
 )
-@_common
+@common
 def demo(output: Path, as_json: bool) -> None:
     """Convert, verify, measure and compare Lite0 on this machine.
 
@@ -316,15 +286,15 @@ def demo(output: Path, as_json: bool) -> None:
     with Bars() as bars:
         record = demonstration.run(output, progress=bars)
     if as_json:
-        _print_json(record)
+        print_json(record)
         return
     from edgeeff import render
 
-    render.demo(record, _console())
+    render.demo(record, console())
 
 
 @main.command()
-@_common
+@common
 def schemes(as_json: bool) -> None:
     """List the quantization schemes and what each costs where.
 
@@ -336,14 +306,14 @@ def schemes(as_json: bool) -> None:
     from edgeeff.converters.schemes import SCHEMES
 
     if as_json:
-        _print_json({"schemes": list(SCHEMES.values())})
+        print_json({"schemes": list(SCHEMES.values())})
         return
     table = render.table("scheme", "input", "what it costs")
     table.columns[2].justify = "left"
     table.columns[2].no_wrap = False
     for scheme in SCHEMES.values():
         table.add_row(scheme.name, scheme.input_type, scheme.summary)
-    _console().print(table)
+    console().print(table)
 
 
 def _range(text: str | None) -> tuple[float, float] | None:
@@ -358,18 +328,8 @@ def _range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 
-def _print_json(value: Any) -> None:
-    from edgeeff.results import to_json
-
-    # JSON is UTF-8, whatever the terminal speaks.
-    click.echo(to_json(value).encode("utf-8"), nl=False)
+main.add_command(devices)

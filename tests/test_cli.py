@@ -336,7 +336,7 @@ def test_an_input_range_that_is_none_is_named(text: str) -> None:
 
 
 def test_json_is_utf_8_whatever_the_terminal_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "from edgeeff.cli import _print_json; _print_json({'path': 'm\\u00fcsli'})"
+    code = "from edgeeff.command import print_json; print_json({'path': 'm\\u00fcsli'})"
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
     assert json.loads(done.stdout.decode("utf-8")) == {"path": "müsli"}
