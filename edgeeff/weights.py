@@ -44,6 +44,8 @@ _PICTURE_SIZE = 128
 _RESIDUAL_GAMMA = 0.3
 _LOGITS_STD = 2.0
 
+_NORMALIZATION = re.compile(r"normalization(_\d+)?/")
+
 # The layers with variables, as Keras 3 names them in files.
 _KERAS_3 = {
     "BatchNormalization": "batch_normalization",
@@ -82,7 +84,7 @@ def load(model: Any, network: Network, source: str | Path, *, seed: int = 0) -> 
     installed.
     """
     if source == "none":
-        _normalize(model, {})
+        _normalize(model, {}, "none")
         randomize(model, seed)
     elif source == "imagenet":
         fit(model, _imagenet(network, _classes(model)), f"the ImageNet weights of {network.name}")
@@ -112,14 +114,17 @@ def fit(model: Any, arrays: Mapping[str, Array], source: str) -> None:
         if not _is(layer, "Normalization")
         for variable in layer.weights
     }
-    ignored = {name for name in arrays if re.match(r"normalization(_\d+)?/", name)}
+    ignored = {name for name in arrays if _NORMALIZATION.match(name)}
     if _classes(model) is None:
         ignored |= {name for name in arrays if name.startswith("predictions/")}
     missing, foreign = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys() - ignored)
     if missing or foreign:
         parts = [_some(missing, "lacks")] if missing else []
         parts += [_some(foreign, "has the unknown")] if foreign else []
-        raise WeightsError(f"{source}: does not fit the network, {' and '.join(parts)}: is it another variant?")
+        raise WeightsError(
+            f"{source}: does not fit the network, {' and '.join(parts)}: is it another variant? (A model of your own "
+            "goes to --model.)"
+        )
     for name, variable in wanted.items():
         if arrays[name].shape != tuple(variable.shape):
             raise WeightsError(
@@ -129,7 +134,7 @@ def fit(model: Any, arrays: Mapping[str, Array], source: str) -> None:
         if not np.isfinite(arrays[name]).all():
             raise WeightsError(f"{source}: {name} has values that are not finite; get it again")
         variable.assign(arrays[name])
-    _normalize(model, arrays)
+    _normalize(model, arrays, source)
 
 
 def _some(names: list[str], what: str) -> str:
@@ -163,14 +168,16 @@ def _compare_classes(here: int, there: int, source: str) -> None:
         )
 
 
-def _normalize(model: Any, arrays: Mapping[str, Array]) -> None:
+def _normalize(model: Any, arrays: Mapping[str, Array], source: str) -> None:
     """Set the Normalization of B0-B7 (elsewhere it is constant); see `load` for the rule."""
+    found = {name.split("/")[1]: array for name, array in arrays.items() if _NORMALIZATION.match(name)}
+    mean, variance = found.get("mean", _MEAN), found.get("variance", _STD**2)
+    if mean.shape != (3,) or variance.shape != (3,) or not np.isfinite(mean).all() or not (variance > 0).all():
+        raise WeightsError(f"{source}: its normalization is no mean and variance of three channels; get it again")
+    if np.allclose(variance, _STD, atol=1e-4):
+        variance = _STD**2
     for layer in model.layers:
         if _is(layer, "Normalization") and layer.weights:
-            found = {name.split("/")[1]: array for name, array in arrays.items() if name.startswith("normalization")}
-            mean, variance = found.get("mean", _MEAN), found.get("variance", _STD**2)
-            if variance.shape == _STD.shape and np.allclose(variance, _STD, atol=1e-4):
-                variance = _STD**2
             layer.set_weights([mean, variance, np.zeros((), np.int32)])
             layer.finalize_state()
 
@@ -302,9 +309,11 @@ def _set(model: Any, class_name: str, attribute: str, value: Any) -> Iterator[No
     before = [getattr(layer, attribute) for layer in layers]
     for layer in layers:
         setattr(layer, attribute, value)
-    yield
-    for layer, old in zip(layers, before, strict=True):
-        setattr(layer, attribute, old)
+    try:
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            setattr(layer, attribute, old)
 
 
 def _pictures(random: np.random.Generator, size: int) -> Array:

@@ -166,6 +166,7 @@ def test_a_truncated_file_is_refused(save: Saver, share: float, tmp_path: Path) 
         (lambda a: a.update({"block9a_bn/gamma": np.ones(3)}), "has the unknown block9a_bn/gamma"),
         (lambda a: a.update({"stem_bn/gamma": np.ones(3)}), r"stem_bn/gamma has the shape \(3,\), .* wants \(32,\)"),
         (lambda a: a["stem_bn/beta"].fill(np.nan), "stem_bn/beta has values that are not finite"),
+        (lambda a: a.update({"normalization/variance": np.zeros(3)}), "its normalization is no mean and variance"),
     ],
 )
 def test_what_does_not_fit_is_named(change: Callable[[Any], Any], message: str, tmp_path: Path) -> None:
