@@ -5,6 +5,7 @@ This module only orders the steps; each step is a module beside it.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+import edgeeff
 from edgeeff import results, scaling
 from edgeeff.calibration import images, synthetic
 from edgeeff.converters import float_model, inspect, metadata, quantize, runtime, schemes, verify
 from edgeeff.converters.float_model import FloatModel, Head
 from edgeeff.converters.inspect import Inspection
+from edgeeff.converters.metadata import Metadata
 from edgeeff.converters.quantize import IoType, Ranges
 from edgeeff.converters.schemes import Scheme
 from edgeeff.converters.trace import Request, Traced
@@ -68,10 +71,10 @@ class Source:
     @property
     def name(self) -> str:
         """A short name for files and messages."""
-        network = self.network
-        if network is not None:
-            return network.name
-        return Path(str(self.model)).stem
+        network, model = self.network, self.model
+        if network is not None or model is None:
+            return "" if network is None else network.name
+        return model.stem.strip(".") or model.resolve().stem  # "." and ".." name nothing
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ class Calibration:
     folder: Path | None = None
     samples: int = DEFAULT_SAMPLES
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise CalibrationError(f"cannot calibrate with {self.samples} images: take 1 or more, such as 128")
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,10 @@ def convert(
     output = output or default_output(source, scheme)
     if output.suffix != ".tflite":
         raise InputError(f"--output {output} does not end in .tflite")
+    if source.model is not None and output.resolve() == source.model.resolve():
+        raise InputError(f"--output {output} is the model itself, which would be lost: give another name")
+    if threads < 1:
+        raise InputError(f"cannot calibrate with {threads} threads: take 1 or more")
     record_path = output.with_suffix(".json")
     clock = Silent()
     progress = _Both(clock, progress or Silent())
@@ -130,8 +141,10 @@ def convert(
     check_writable(output)
     check_writable(record_path)
 
-    model = _float_model(source, interface, progress, calibration.seed)
-    labels = _labels(source, interface, model)
+    model, embedded = _float_model(source, interface, progress, calibration.seed)
+    labels = _labels(source, interface, model, embedded)
+    input_type, output_type = interface.input_type or chosen.input_type, interface.output_type or "float32"
+    quantize.check_output_type(chosen, output_type, model.head)
 
     height, width = model.resolution
     probes = list(_probes(drawn, calibration, height, width))
@@ -140,40 +153,37 @@ def convert(
     if chosen.calibrated:
         ranges, use = _ranges(model, drawn, calibration, threads, progress)
     progress.stage(f"quantize to {scheme}")
-    input_type = interface.input_type or chosen.input_type
-    output_type = interface.output_type or "float32"
-    content = quantize.quantize(model, chosen, ranges, input_type=input_type, output_type=output_type)
-    progress.stage("verify")
-    verification = verify.verify(content, chosen, model, probes)
-
-    progress.stage("write")
-    warnings = _warnings(chosen, verification.agreement, use)
-    provenance = {
-        "edgeeff": results.versions("edgeeff").get("edgeeff", ""),
-        "source": source.variant or (source.name if source.phi is not None else str(source.model)),
-        "weights": _weights(source),
-        "scheme": scheme,
-        "calibration": {"kind": use.kind, "count": use.count, "seed": use.seed},
-        "head": model.head,
-    }
     content = metadata.embed(
-        content,
+        quantize.quantize(model, chosen, ranges, input_type=input_type, output_type=output_type),
         name=f"EfficientNet {source.name}" if network is not None else source.name,
         description=f"Image classifier with {model.classes} classes, {scheme}, converted by edgeeff",
         labels=labels,
         contract=metadata.InputContract(height, width, 3, input_type),
-        provenance=provenance,
+        provenance={
+            "edgeeff": edgeeff.__version__,
+            # Names without folders: the file goes to others.
+            "source": source.name if source.model is None else source.model.resolve().name,
+            "weights": Path(_weights(source)).name,
+            "scheme": scheme,
+            "calibration": {"kind": use.kind, "count": use.count, "seed": use.seed},
+            "head": model.head,
+        },
+        output_name="logit" if model.head == "logits" else "probability",
     )
+    progress.stage("verify")
+    verification = verify.verify(content, chosen, model, probes)
     session = runtime.Session(content)
     inspection = _inspect(content)
-    write_atomic(output, content)
+
+    progress.stage("write")
+    warnings = _warnings(chosen, verification.agreement, use, (input_type, output_type))
     clock.finish()
     record = ConversionRecord(
         runtime=runtime.runtime(),
         device=results.this_device(),
         packages=model.packages | results.versions("ai-edge-litert", "litert-quantizer", "numpy"),
-        model=ModelFile.of(output),
-        source=str(provenance["source"]),
+        model=ModelFile(str(output), hashlib.sha256(content).hexdigest(), len(content)),
+        source=source.name if source.model is None else str(source.model),
         source_sha256=_source_sha256(source),
         weights=_weights(source),
         scheme=scheme,
@@ -190,12 +200,17 @@ def convert(
         warnings=warnings,
         seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
     )
+    write_atomic(output, content)
     write_atomic(record_path, results.to_json(record).encode())
     return record
 
 
-def _float_model(source: Source, interface: Interface, progress: Progress, seed: int) -> FloatModel:
-    if source.model is not None and source.model.suffix == ".tflite":
+def _float_model(
+    source: Source, interface: Interface, progress: Progress, seed: int
+) -> tuple[FloatModel, Metadata | None]:
+    """Return the float model, and the metadata in it when it came as a .tflite file."""
+    embedded = None
+    if source.model is not None and source.model.suffix.lower() == ".tflite":
         try:
             content = source.model.read_bytes()
         except OSError as error:
@@ -211,7 +226,13 @@ def _float_model(source: Source, interface: Interface, progress: Progress, seed:
             traced = float_model.trace(_request(source, path, seed), progress.stage)
             content = path.read_bytes()
     progress.stage("prepare the graph")
-    return float_model.finish(content, traced, head=interface.head, input_range=interface.input_range)
+    model = float_model.finish(content, traced, head=interface.head, input_range=interface.input_range)
+    if source.resolution is not None and model.resolution != (source.resolution, source.resolution):
+        height, width = model.resolution
+        raise ModelError(
+            f"the model takes {height} x {width} pixels, --resolution says {source.resolution}: leave --resolution away"
+        )
+    return model, embedded
 
 
 def _request(source: Source, output: Path, seed: int) -> Request:
@@ -251,22 +272,21 @@ def _source_sha256(source: Source) -> str | None:
 
 
 def _check_model_path(path: Path) -> None:
-    if path.is_dir():
-        return
     if not path.exists():
         raise ModelError(f"cannot read the model {path}: there is no such file or folder")
-    if path.suffix not in KERAS_SUFFIXES:
+    if path.is_file() and path.suffix.lower() not in KERAS_SUFFIXES:
         raise ModelError(
             f"cannot tell what {path} is by its name: give a .keras or .h5 file, a SavedModel folder or a float .tflite"
         )
 
 
-def _labels(source: Source, interface: Interface, model: FloatModel) -> tuple[str, ...] | None:
+def _labels(
+    source: Source, interface: Interface, model: FloatModel, embedded: Metadata | None
+) -> tuple[str, ...] | None:
     if interface.labels is not None:
         return metadata.read_labels(interface.labels, model.classes)
-    if source.model is not None and source.model.suffix == ".tflite":
-        embedded = metadata.read(source.model.read_bytes())
-        return embedded.labels if embedded is not None else None
+    if embedded is not None:
+        return embedded.labels
     if source.variant is None:
         return None
     names = metadata.imagenet_labels()
@@ -327,13 +347,17 @@ def _ranges(
     else:
         files = drawn.files[: calibration.samples]
         pixels = (images.load(file.path, height, width) for file in files)
-        note = "" if len(files) == calibration.samples else f"{calibration.samples} asked for, {len(files)} found"
+        notes = []
+        if len(files) < calibration.samples:
+            notes.append(f"{calibration.samples} asked for, {len(files)} found")
+        if len(drawn.files) <= calibration.samples:
+            notes.append("the file was verified on images out of these, for want of others")
         use = CalibrationUse(
             kind="folder",
             count=len(files),
             seed=calibration.seed,
             folder=str(calibration.folder),
-            note=note,
+            note="; ".join(notes),
             images=images.manifest(files),
         )
     progress.stage(f"calibrate with {use.count} {'synthetic images' if drawn is None else 'images'}", use.count)
@@ -341,16 +365,24 @@ def _ranges(
     return (synthetic.widen(ranges, model.logits) if drawn is None else ranges), use
 
 
-def _warnings(scheme: Scheme, agreement: results.Agreement, use: CalibrationUse) -> tuple[str, ...]:
+def _warnings(
+    scheme: Scheme, agreement: results.Agreement, use: CalibrationUse, types: tuple[IoType, IoType]
+) -> tuple[str, ...]:
     warnings = []
     if scheme.slow_on_cpu:
         warnings.append(f"{scheme.name}: {scheme.summary}")
     if use.kind == "synthetic":
         warnings.append(f"calibrated with {use.count} synthetic {use.note}")
-    if agreement.same_top1 < verify.WARN_AGREEMENT:
+    if verify.is_doubtful(agreement):
         warnings.append(
             f"{scheme.name} and float agree on the best class of only {agreement.same_top1:.0%} of {agreement.images} "
-            "probe images: measure it on labelled images before you use it"
+            f"probe images, the correlation of their scores is {agreement.correlation:.2f}: measure it on labelled "
+            "images before you use it"
+        )
+    refused = [end for end, dtype in zip(("input", "output"), types, strict=True) if dtype == "int8"]
+    if refused:
+        warnings.append(
+            f"MediaPipe's ImageClassifier refuses an int8 {' and an int8 '.join(refused)}; uint8 says the same"
         )
     return tuple(warnings)
 

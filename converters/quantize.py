@@ -15,13 +15,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgeeff.converters.float_model import SIGNATURE, FloatModel
+from edgeeff.converters.float_model import SIGNATURE, FloatModel, Head
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.preprocessing import PIXEL_MAX, Affine
 from edgeeff.converters.runtime import native_log_kept_away
 from edgeeff.converters.schemes import Scheme
 from edgeeff.converters.trace import INPUT_NAME
-from edgeeff.errors import CalibrationError, InputError, MissingExtraError
+from edgeeff.errors import CalibrationError, InputError, MissingExtraError, ModelError
 
 IoType = Literal["float32", "uint8", "int8"]
 Ranges = dict[str, tuple[float, float]]
@@ -42,14 +42,17 @@ def collect_ranges(
 
     One pass, one image in memory at a time; `tick` is called after each. The ranges of the input and of the
     preprocessing behind it are what pixels 0..255 can become, whatever the images hold. Raises CalibrationError when
-    there is no image or when an activation is not finite.
+    there is no image or when an activation is not finite, ModelError when LiteRT cannot run the model.
     """
     with _quiet():
         calibrator, recipes = _calibrator(model, threads)
         count = 0
         for image in images:
             sample = image[np.newaxis].astype(np.float32)
-            calibrator.calibrate({SIGNATURE: [{INPUT_NAME: sample}]}, recipes)
+            try:
+                calibrator.calibrate({SIGNATURE: [{INPUT_NAME: sample}]}, recipes)
+            except (RuntimeError, ValueError) as error:
+                raise ModelError(f"LiteRT cannot run the float model: {error}") from error
             count += 1
             tick()
     if count == 0:
@@ -67,13 +70,24 @@ def collect_ranges(
     return ranges | _known_ranges(model)
 
 
+def check_output_type(scheme: Scheme, output_type: IoType, head: Head) -> None:
+    """Raise InputError for an output type that the scheme cannot give; cheap, so it can be asked before any work."""
+    if output_type != "float32" and head == "logits" and not scheme.integer:
+        raise InputError(
+            f"--output-type {output_type} with logits needs their range, which only --scheme int8 collects: "
+            "take float32 outputs, a softmax, or --scheme int8"
+        )
+
+
 def quantize(
     model: FloatModel, scheme: Scheme, ranges: Ranges | None, *, input_type: IoType, output_type: IoType
 ) -> bytes:
     """Quantize a float model by a scheme; the result takes pixels 0..255 and gives scores in the types asked for.
 
-    `ranges` is needed by schemes that are calibrated. Raises InputError for an output type that the scheme cannot give.
+    `ranges` is needed by schemes that are calibrated. Raises InputError for an output type that the scheme cannot give,
+    ModelError when litert-quantizer fails on the model.
     """
+    check_output_type(scheme, output_type, model.head)
     if scheme.calibrated and ranges is None:
         raise InputError(f"the scheme {scheme.name} needs activation ranges")
     if scheme.name == "float32":
@@ -83,7 +97,7 @@ def quantize(
             content = _run_quantizer(model, scheme, ranges, float_output=output_type == "float32")
     graph = Graph(content)
     _set_input_type(graph, input_type)
-    _set_output_type(graph, output_type, model.head)
+    _set_output_type(graph, output_type)
     return graph.content()
 
 
@@ -120,7 +134,12 @@ def _run_quantizer(model: FloatModel, scheme: Scheme, ranges: Ranges | None, *, 
         if scheme.calibrated and ranges is not None
         else None
     )
-    result = work.quantize(statistics)
+    try:
+        result = work.quantize(statistics)
+    except Exception as error:  # whatever litert-quantizer raises for a graph that it was not made for
+        raise ModelError(
+            f"litert-quantizer cannot quantize this model to {scheme.name}: {type(error).__name__}: {error}"
+        ) from error
     return bytes(result.quantized_model)
 
 
@@ -132,15 +151,18 @@ def _calibrator(model: FloatModel, threads: int) -> tuple[Any, Any]:
         raise MissingExtraError("litert-quantizer", "host") from error
     recipes = recipe_manager.RecipeManager()
     recipes.load_quantization_recipe(recipe.static_wi8_ai8())
-    with native_log_kept_away():
-        collecting = calibrator.Calibrator(
-            model.content,
-            num_threads=threads,
-            # LiteRT's profiler reads the tensors as they pass: 2.7 times less memory than keeping all of them.
-            mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
-            # Quantizer.calibrate would use a moving average, which clips the logits.
-            qsv_update_func=qsv_utils.min_max_update,
-        )
+    try:
+        with native_log_kept_away():
+            collecting = calibrator.Calibrator(
+                model.content,
+                num_threads=threads,
+                # LiteRT's profiler reads the tensors as they pass: 2.7 times less memory than keeping all of them.
+                mode=calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED,
+                # Quantizer.calibrate would use a moving average, which clips the logits.
+                qsv_update_func=qsv_utils.min_max_update,
+            )
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"LiteRT cannot load the float model: {error}") from error
     return collecting, recipes
 
 
@@ -186,7 +208,7 @@ def _set_input_type(graph: Graph, wanted: IoType) -> None:
     graph.set_input(outer)
 
 
-def _set_output_type(graph: Graph, wanted: IoType, head: str) -> None:
+def _set_output_type(graph: Graph, wanted: IoType) -> None:
     inner = graph.outputs[0]
     have = graph.dtype(inner)
     if have == wanted:
@@ -198,19 +220,14 @@ def _set_output_type(graph: Graph, wanted: IoType, head: str) -> None:
         graph.insert(end, "DEQUANTIZE", [inner], [outer], graph.schema.DequantizeOptionsT())
         graph.set_output(outer)
         if wanted != "float32":
-            _set_output_type(graph, wanted, head)
+            _set_output_type(graph, wanted)
         return
     if have == "int8":
         quantization = graph.tensor(inner).quantization
         scale, zero_point = float(quantization.scale[0]), int(quantization.zeroPoint[0]) + 128
-    elif head == "softmax":
+    else:
         scale, zero_point = SOFTMAX_QUANTIZATION
         zero_point -= 128 if wanted == "int8" else 0
-    else:
-        raise InputError(
-            f"--output-type {wanted} with logits needs their range, which only --scheme int8 collects: "
-            "take float32 outputs, a softmax, or --scheme int8"
-        )
     outer = graph.add_tensor(f"scores_{wanted}", shape, wanted, quantization=(scale, zero_point))
     graph.insert(end, "QUANTIZE", [inner], [outer], graph.schema.QuantizeOptionsT())
     graph.set_output(outer)

@@ -27,8 +27,10 @@ INTEGER_TYPES = frozenset({"int8", "uint8", "int16", "int32", "int64"})
 # to judge; outputs that have nothing to do with the float model's mean a broken file.
 MAX_DIFFERENCE = {"float32": 1e-4, "float16": 0.02}
 MIN_CORRELATION = 0.2
-# Below this share of equal best classes a warning says that the file is no good as a classifier.
+# Below both a warning says that the file may be no good as a classifier. Of scores that go together well, another best
+# class means near ties, which images that show nothing in particular are full of.
 WARN_AGREEMENT = 0.8
+WARN_CORRELATION = 0.9
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Verification:
 def verify(content: bytes, scheme: Scheme, model: FloatModel, probes: Sequence[Image]) -> Verification:
     """Check a file against the float model on `probes` (each (height, width, 3) uint8).
 
-    Raises VerificationError, naming every check that failed and why.
+    Raises VerificationError, naming every check that failed and why, and ModelError when the float model does not run.
     """
     graph = Graph(content, "the file that was made")
     checks = [_no_variables(graph), _static(graph), _weights_present(graph)]
@@ -50,13 +52,13 @@ def verify(content: bytes, scheme: Scheme, model: FloatModel, probes: Sequence[I
         checks.append(_integer_only(graph))
     if not all(check.passed for check in checks):
         raise _failure(checks)
-    try:
-        session = Session(content)
-    except ModelError as error:
-        raise _failure([*checks, Check("runs", passed=False, detail=str(error))]) from error
     reference = Session(model.content)
     expected = np.stack([reference.run(image) for image in probes])
-    found = np.stack([session.run(image) for image in probes])
+    try:
+        session = Session(content)
+        found = np.stack([session.run(image) for image in probes])
+    except ModelError as error:
+        raise _failure([*checks, Check("runs", passed=False, detail=str(error))]) from error
     checks.append(Check("runs", passed=True, detail=f"{len(probes)} images through LiteRT"))
     checks.append(_finite(found))
     if checks[-1].passed:
@@ -80,6 +82,11 @@ def compare(expected: Scores, found: Scores) -> Agreement:
         max_difference=float(difference.max()) if np.isfinite(difference).all() else float("inf"),
         correlation=correlation if np.isfinite(correlation) else 0.0,
     )
+
+
+def is_doubtful(agreement: Agreement) -> bool:
+    """Say whether people should be warned of a file that passed."""
+    return agreement.same_top1 < WARN_AGREEMENT and agreement.correlation < WARN_CORRELATION
 
 
 def _no_variables(graph: Graph) -> Check:
