@@ -1,32 +1,118 @@
-"""The one file that runs on a board: it loads a .tflite file, runs it, and reports as JSON lines on standard output.
+"""The one file that runs on a board: it says what the board is, or measures a .tflite file, in JSON lines.
 
-Standard library, NumPy and whichever runtime is there (LiteRT or tflite-runtime); Python 3.9 and later. One process is
-one repeat: import, load, first inference, warm-up, then timed runs. Times are seconds, sizes bytes.
+Standard library, NumPy and whichever runtime is there (LiteRT or tflite-runtime); Python 3.9 and later. `hello` and
+`probe` need neither NumPy nor a runtime. What is not readable is null; nothing here interprets what it reads, that is
+left to the machine that asked. Times are seconds, sizes bytes, frequencies hertz, temperatures degrees Celsius.
 
-    python runner.py '{"model": "b2_int8.tflite", "threads": 1}'
+    python runner.py '{"mode": "probe"}'
+    python runner.py '{"mode": "measure", "model": "b2_int8.tflite", "threads": 1}'
+
+`measure` is one repeat in one process: import, load, first inference, warm-up, then timed runs in stretches of one
+second. What the board is doing is read between the stretches, never inside one. An error is an event, too, and the
+status is 1 then.
 """
 
-from __future__ import annotations
-
+import base64
+import glob
 import json
 import os
+import re
 import resource
+import signal
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Optional
 
-DEFAULTS = {
+# Old Pythons compile the whole file before they run this line: nothing in it may be newer than Python 3.6's syntax.
+if sys.version_info < (3, 9):  # noqa: UP036 - boards have what they have
+    too_old = f"edgeeff needs Python 3.9 or later on the board; {sys.executable} is Python {sys.version.split()[0]}"
+    sys.stdout.write(json.dumps({"event": "error", "kind": "python", "message": too_old}) + "\n")
+    sys.exit(1)
+
+DEFAULTS: dict[str, Any] = {
+    "mode": "measure",  # or "probe", "hello"
+    "root": "/",  # /proc, /sys, /dev, /etc, /usr and /var are read below it
+    "model": "",
     "threads": 1,
+    "delegate": "auto",  # what the runtime does by itself; or "xnnpack", "none", "edgetpu"
     "warmup_runs": 10,  # at least
     "warmup_s": 2.0,  # at least
     "warmup_limit_s": 30.0,  # then the device is called not stable
     "runs": 200,  # at least
     "duration_s": 10.0,  # at least
+    "sustained_min": 0.0,  # minutes by the clock, instead of runs and duration_s
+    "image": "",  # the file for end-to-end runs: decode, resize, quantize, invoke
+    "image_runs": 30,
     "seed": 0,
 }
 STABLE = 0.02  # two windows' medians closer than this are stable
 WINDOW = 10  # runs
-REPORT_EVERY_S = 1.0  # between timed stretches, never inside one
+STRETCH_S = 1.0  # of timed runs; between two of them the board's state is read
+LINE = 2000  # latencies in one event: readers of lines have limits
+VCGENCMD = ("/usr/bin/vcgencmd", "/opt/vc/bin/vcgencmd")
+COMMAND_LIMIT_S = 2.0
+CHILD_LIMIT_S = 120.0  # an emulated board imports for half a minute
+BEGIN = time.perf_counter()
+
+# One RELU on one float32, as small as a valid file gets.
+RELU = base64.b64decode(
+    "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAAtAAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAMAAAAEAAA"
+    "ADwAAABAAAAARAAAAAEAAAAQAAAAAAAKAAwAAAAIAAQACgAAAAgAAAAMAAAAAQAAAAEAAAABAAAAAAAAAAEAAAABAAAAAQAAAAAAAAACAAAAIAAAAAQA"
+    "AADu////BAAAAAEAAAABAAAAAAAGAAgABAAGAAAABAAAAAEAAAABAAAAAQAAABAAAAAMAAwACwAAAAAABAAMAAAAEwAAAAAAABM="
+)
+
+# Main ID Register: Arm's own parts (Linux, arch/arm64/include/asm/cputype.h, and Arm's reference manuals).
+ARM_PARTS = {
+    0xB76: "ARM1176",
+    0xC07: "Cortex-A7",
+    0xC08: "Cortex-A8",
+    0xC09: "Cortex-A9",
+    0xC0F: "Cortex-A15",
+    0xD02: "Cortex-A34",
+    0xD03: "Cortex-A53",
+    0xD04: "Cortex-A35",
+    0xD05: "Cortex-A55",
+    0xD07: "Cortex-A57",
+    0xD08: "Cortex-A72",
+    0xD09: "Cortex-A73",
+    0xD0A: "Cortex-A75",
+    0xD0B: "Cortex-A76",
+    0xD0C: "Neoverse-N1",
+    0xD0D: "Cortex-A77",
+    0xD0E: "Cortex-A76AE",
+    0xD40: "Neoverse-V1",
+    0xD41: "Cortex-A78",
+    0xD42: "Cortex-A78AE",
+    0xD44: "Cortex-X1",
+    0xD46: "Cortex-A510",
+    0xD47: "Cortex-A710",
+    0xD49: "Neoverse-N2",
+    0xD4D: "Cortex-A715",
+    0xD4F: "Neoverse-V2",
+    0xD80: "Cortex-A520",
+    0xD81: "Cortex-A720",
+}
+# What XNNPACK's and TFLite's kernels choose by; asimddp is the dot product.
+FEATURES = {
+    *("neon", "vfpv4", "asimd", "asimdrdm", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2", "sme"),
+    *("ssse3", "sse4_1", "avx", "avx2", "fma", "f16c", "avx_vnni"),
+    *("avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8"),
+}
+RUNTIMES = (("ai-edge-litert", "ai_edge_litert"), ("tflite-runtime", "tflite_runtime"))
+EDGE_TPU_USB = {"1a6e:089a": False, "18d1:9302": True}  # the second once a first inference gave it its firmware
+EDGE_TPU_PCI = "1ac1:089a"
+EDGE_TPU_LIBRARY = "libedgetpu.so.1"
+EDGE_TPU_OPERATOR = "edgetpu-custom-op"
+BICUBIC = 3  # Pillow moved the name, not the number
+
+
+class Failure(Exception):
+    """What cannot go on, as a kind for programs and a message for people."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 def send(event: str, **fields: Any) -> None:
@@ -35,13 +121,248 @@ def send(event: str, **fields: Any) -> None:
     sys.stdout.flush()
 
 
-def resident() -> int:
-    """Return the resident memory of this process in bytes, 0 where /proc is missing."""
+def since() -> float:
+    """Return the seconds since this process began."""
+    return round(time.perf_counter() - BEGIN, 6)
+
+
+# --- Reading a board --------------------------------------------------------------------------------------------------
+
+
+class Tree:
+    """The files and the firmware command of a board, or of a recording of one."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+        self.firmware = next((path for path in map(self.real, VCGENCMD) if os.access(path, os.X_OK)), None)
+
+    def real(self, path: str) -> str:
+        """Return where a board's absolute path lies here."""
+        return self.root + path
+
+    def text(self, path: str) -> Optional[str]:
+        """Return what a file says, without NULs and spaces at its ends; None when it cannot be read or says nothing."""
+        try:
+            with open(self.real(path), encoding="utf-8", errors="replace") as file:
+                return file.read().strip("\0 \t\n") or None
+        except OSError:  # also what drivers answer when there is nothing to read
+            return None
+
+    def number(self, path: str, unit: float = 1.0) -> Optional[float]:
+        """Return a file's number times `unit`; None when there is none."""
+        text = self.text(path)
+        try:
+            return None if text is None else float(text) * unit
+        except ValueError:
+            return None
+
+    def paths(self, pattern: str) -> list[str]:
+        """Return the board's paths that match, cpu2 before cpu10."""
+        found = (path[len(self.root) :] for path in glob.glob(glob.escape(self.root) + pattern))
+        return sorted(found, key=lambda path: [int(part) if part.isdigit() else 0 for part in re.split(r"(\d+)", path)])
+
+    def lines(self, path: str, separator: str = ":") -> list[tuple[str, str]]:
+        """Return the pairs of a file such as /proc/meminfo, in order."""
+        pairs = (line.partition(separator) for line in (self.text(path) or "").splitlines())
+        return [(name.strip(), value.strip()) for name, found, value in pairs if found]
+
+    def ask_firmware(self, *arguments: str) -> Optional[str]:
+        """Return the answer of a Raspberry Pi's firmware; None where there is none, or who asks has no right to."""
+        if self.firmware is None:
+            return None
+        import subprocess
+
+        try:
+            answer = subprocess.run(
+                [self.firmware, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=COMMAND_LIMIT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            self.firmware = None  # asking again would cost the time again
+            return None
+        text = answer.stdout.decode("utf-8", "replace")
+        return text if answer.returncode == 0 and "=" in text else None
+
+
+def frequencies(tree: Tree) -> list[dict[str, Any]]:
+    """Return governor and frequencies of every CPU that has them.
+
+    `hardware_hz` is what the CPU can keep up: its base frequency where it has a turbo above it.
+    """
+
+    def hertz(path: str) -> Optional[int]:
+        kilohertz = tree.number(path)
+        return None if kilohertz is None else round(kilohertz * 1000)
+
+    cpus = []
+    for folder in tree.paths("/sys/devices/system/cpu/cpu[0-9]*/cpufreq"):
+        cpus.append(
+            {
+                "cpu": int(folder.split("/")[-2][3:]),
+                "governor": tree.text(folder + "/scaling_governor"),
+                "driver": tree.text(folder + "/scaling_driver"),
+                "current_hz": hertz(folder + "/scaling_cur_freq"),
+                "limit_hz": hertz(folder + "/scaling_max_freq"),
+                "hardware_hz": hertz(folder + "/base_frequency") or hertz(folder + "/cpuinfo_max_freq"),
+            }
+        )
+    return cpus
+
+
+def clock(tree: Tree) -> Optional[int]:
+    """Return the Arm cores' frequency as the firmware measures it: the kernel knows only what it asked for."""
+    found = re.search(r"=(\d+)", tree.ask_firmware("measure_clock", "arm") or "")
+    return int(found[1]) if found else None
+
+
+def zones(tree: Tree) -> list[dict[str, Any]]:
+    """Return every thermal zone that can be read."""
+    found = []
+    for folder in tree.paths("/sys/class/thermal/thermal_zone[0-9]*"):
+        degrees = tree.number(folder + "/temp", 1e-3)
+        if degrees is not None:
+            found.append({"name": tree.text(folder + "/type") or folder.rsplit("/", 1)[1], "temperature_c": degrees})
+    if not found:
+        answer = re.search(r"=([\d.]+)", tree.ask_firmware("measure_temp") or "")
+        if answer:
+            found.append({"name": "firmware", "temperature_c": float(answer[1])})
+    return found
+
+
+def temperature(tree: Tree) -> Optional[float]:
+    """Return the CPU's temperature: of the zone that is named after it, else of the first one."""
+    found = zones(tree)
+    named = [zone for zone in found if re.search("cpu|soc|pkg|k10temp", zone["name"], re.IGNORECASE)]
+    return (named or found)[0]["temperature_c"] if found else None
+
+
+def throttled(tree: Tree) -> tuple[Optional[int], Optional[str]]:
+    """Return the throttle bits and who told them.
+
+    The firmware's command counts from the boot. The kernel's file, where it still exists, clears bits 16 to 19 as it
+    is read, so it comes second. Its voltage sensor knows nothing but under-voltage in the last two seconds.
+    """
+    found = re.search(r"=(0x[0-9a-fA-F]+)", tree.ask_firmware("get_throttled") or "")
+    if found:
+        return int(found[1], 16), "vcgencmd"
+    text = tree.text("/sys/devices/platform/soc/soc:firmware/get_throttled")
+    if text is not None and re.fullmatch("(0x)?[0-9a-fA-F]+", text):
+        return int(text, 16), "sysfs"
+    for folder in tree.paths("/sys/class/hwmon/hwmon[0-9]*"):
+        if tree.text(folder + "/name") == "rpi_volt":
+            alarm = tree.number(folder + "/in0_lcrit_alarm")
+            return (None, None) if alarm is None else (int(alarm), "hwmon")
+    return None, None
+
+
+def rails(tree: Tree) -> list[dict[str, Any]]:
+    """Return the supply rails that a Raspberry Pi 5 measures: `VDD_CORE_A=1.23A` or `VDD_CORE_A current(7)=1.23A`."""
+    found: dict[str, dict[str, Any]] = {}
+    answer = tree.ask_firmware("pmic_read_adc") or ""
+    for name, value, unit in re.findall(r"^\s*(\w+?)(?:_[AV])?(?:\s+\w+\(\d+\))?=(-?[\d.]+)([AV])\s*$", answer, re.M):
+        rail = found.setdefault(name, {"name": name, "volts": None, "amperes": None})
+        rail["amperes" if unit == "A" else "volts"] = float(value)
+    return list(found.values())
+
+
+def memory(tree: Tree) -> dict[str, Optional[int]]:
+    """Return the board's memory and swap in bytes."""
+    found = {name: int(value.split()[0]) * 1024 for name, value in tree.lines("/proc/meminfo") if value[:1].isdigit()}
+    total, free = found.get("SwapTotal"), found.get("SwapFree")
+    return {
+        "total_bytes": found.get("MemTotal"),
+        "available_bytes": found.get("MemAvailable"),
+        "swap_total_bytes": total,
+        "swap_used_bytes": None if total is None or free is None else total - free,
+    }
+
+
+def load_average(tree: Tree) -> Optional[float]:
+    """Return the load average of the last minute."""
+    text = tree.text("/proc/loadavg")
+    return float(text.split()[0]) if text else None
+
+
+def processor_time(tree: Tree) -> tuple[Optional[float], Optional[float]]:
+    """Return the seconds that all CPUs were busy since the boot, and those that a host took from this machine."""
+    times = (tree.text("/proc/stat") or "").split("\n", 1)[0].split()
+    if len(times) < 9 or times[0] != "cpu":
+        return None, None
+    user, nice, system, _, _, irq, softirq, stolen = map(int, times[1:9])
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + irq + softirq) / ticks, stolen / ticks
+
+
+def quota_wait(tree: Tree) -> Optional[float]:
+    """Return the seconds that a CPU quota (cgroup v2) held back this process's group or one above it."""
+    own = next((line[3:] for line in (process_text("cgroup") or "").splitlines() if line.startswith("0::")), None)
+    waits = []
+    while own is not None:
+        for name, value in tree.lines("/sys/fs/cgroup" + own.rstrip("/") + "/cpu.stat", " "):
+            if name == "throttled_usec":
+                waits.append(int(value) * 1e-6)
+        own = own.rsplit("/", 1)[0] if own.strip("/") else None
+    return sum(waits) if waits else None
+
+
+def state(tree: Tree) -> dict[str, Any]:
+    """Return what the board is doing now; the frequency comes first, before idling lowers it."""
+    cpus = frequencies(tree)
+    measured = clock(tree)
+    bits, _ = throttled(tree)
+    busy, stolen = processor_time(tree)
+    swapped = dict(tree.lines("/proc/vmstat", " ")).get("pswpin")
+    found = memory(tree)
+    return {
+        "at_s": since(),
+        "cpus": cpus,
+        "clock_hz": measured,
+        "temperature_c": temperature(tree),
+        "throttled": bits,
+        "load_1m": load_average(tree),
+        "cpu_s": round(time.process_time(), 6),
+        "busy_s": busy,
+        "stolen_s": stolen,
+        "quota_wait_s": quota_wait(tree),
+        "available_bytes": found["available_bytes"],
+        "swap_used_bytes": found["swap_used_bytes"],
+        "swapped_in_bytes": int(swapped) * resource.getpagesize() if swapped else None,
+    }
+
+
+# --- Reading this process ---------------------------------------------------------------------------------------------
+
+
+def process_text(name: str) -> Optional[str]:
+    """Return a file of /proc/self; None where it is missing."""
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
+        with open("/proc/self/" + name, encoding="utf-8", errors="replace") as file:
+            return file.read()
     except OSError:
-        return 0
+        return None
+
+
+def kilobytes(name: str, field: str) -> Optional[int]:
+    """Return a field of a file of /proc/self that is given in kB, in bytes."""
+    found = re.search(rf"^{field}:\s*(\d+) kB", process_text(name) or "", re.M)
+    return int(found[1]) * 1024 if found else None
+
+
+def process_memory() -> dict[str, Optional[int]]:
+    """Return the memory of this process: resident, its share of what is shared (PSS), and anonymous.
+
+    Anonymous memory is heap, arena and repacked weights; a model's file that is mapped is not in it.
+    """
+    statm = process_text("statm")
+    return {
+        "rss_bytes": int(statm.split()[1]) * resource.getpagesize() if statm else None,
+        "pss_bytes": kilobytes("smaps_rollup", "Pss"),
+        "anonymous_bytes": kilobytes("smaps_rollup", "Anonymous"),
+    }
 
 
 def peak_resident() -> int:
@@ -49,34 +370,398 @@ def peak_resident() -> int:
 
     VmHWM, not getrusage: ru_maxrss of a forked child begins with its parent's memory.
     """
+    return kilobytes("status", "VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def be_the_first_to_go() -> None:
+    """When memory runs out, let the kernel end this process rather than the board's other work."""
     try:
-        with open("/proc/self/status") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    except OSError:
+        return
+
+
+def cached(path: str) -> Optional[float]:
+    """Return the fraction of a file that is in the page cache, from up to 64 places; None where that is not told."""
+    if not hasattr(os, "RWF_NOWAIT"):
+        return None
+    hits = 0
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        places = sorted({size * index // 64 for index in range(64)}) if size else []
+        for place in places:
+            try:
+                hits += os.preadv(file.fileno(), [bytearray(1)], place, os.RWF_NOWAIT)
+            except BlockingIOError:
+                continue
+            except OSError:  # this file system cannot tell
+                return None
+    return hits / len(places) if places else None
+
+
+# --- Probe ------------------------------------------------------------------------------------------------------------
+
+
+def in_child(work: Callable[[], Any]) -> tuple[Any, Optional[str]]:
+    """Return what `work` returns in a child process, or None and what became of the child."""
+    import select
+
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(reader)
+            silence = os.open(os.devnull, os.O_RDWR)
+            for descriptor in (0, 1, 2):
+                os.dup2(silence, descriptor)
+            os.write(writer, json.dumps(work()).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    content = b""
+    deadline = time.monotonic() + CHILD_LIMIT_S
+    with open(reader, "rb", buffering=0) as pipe:
+        while True:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+            block = pipe.read(65536) if ready else None
+            if not block:
+                break
+            content += block
+    if block is None:
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    if block is None:
+        return None, f"gave no answer within {CHILD_LIMIT_S:.0f} s"
+    if os.WIFSIGNALED(status):
+        return None, f"crashed with {signal.Signals(os.WTERMSIG(status)).name}"
+    return (json.loads(content), None) if content else (None, "ended without an answer")
+
+
+def package_version(name: str) -> Optional[str]:
+    """Return the version of an installed package; None when there is none."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # absent, or unpacked by hand
+        return None
+
+
+def numpy_is_too_new(runtime: str) -> Optional[str]:
+    """Say so when tflite-runtime meets NumPy 2: it imports, but its interpreter cannot be constructed."""
+    version = package_version("numpy") or ""
+    if runtime != "tflite-runtime" or not version[:1].isdigit() or int(version.split(".")[0]) < 2:
+        return None
+    return (
+        f"tflite-runtime cannot work with NumPy {version}; install an older one: "
+        f"{sys.executable} -m pip install 'numpy<2'"
+    )
+
+
+def construct(package: str) -> Optional[str]:
+    """Run the smallest model with a runtime; return what went wrong."""
+    from importlib import import_module
+
+    try:
+        interpreter = import_module(f"{package}.interpreter").Interpreter(model_content=RELU)
+        interpreter.allocate_tensors()
+        interpreter.invoke()
+    except Exception as error:  # noqa: BLE001 - whatever it raises is the answer
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def runtimes() -> list[dict[str, Any]]:
+    """Return every runtime of this Python and whether it works: importing one is not enough to know."""
+    from importlib.util import find_spec
+
+    found = []
+    for name, package in RUNTIMES:
+        if find_spec(package) is None:
+            continue
+
+        def work(package: str = package) -> Optional[str]:
+            return construct(package)
+
+        problem, accident = in_child(work)
+        problem = problem or accident
+        if problem is not None:
+            problem = numpy_is_too_new(name) or problem
+        found.append({"name": name, "version": package_version(name), "works": problem is None, "problem": problem})
+    return found
+
+
+def edge_tpus(tree: Tree) -> list[dict[str, Any]]:
+    """Return the Edge TPUs on USB and PCIe; one on PCIe without a device file lacks its driver."""
+    found: list[dict[str, Any]] = []
+    for folder in tree.paths("/sys/bus/usb/devices/*"):
+        name = f"{tree.text(folder + '/idVendor')}:{tree.text(folder + '/idProduct')}"
+        if name in EDGE_TPU_USB:
+            speed = tree.number(folder + "/speed")
+            found.append({"bus": "usb", "id": name, "megabits_per_s": speed, "initialized": EDGE_TPU_USB[name]})
+    chips = [
+        folder
+        for folder in tree.paths("/sys/bus/pci/devices/*")
+        if f"{tree.text(folder + '/vendor')}:{tree.text(folder + '/device')}".replace("0x", "") == EDGE_TPU_PCI
+    ]
+    devices = tree.paths("/dev/apex_[0-9]*")
+    for index in range(max(len(chips), len(devices))):
+        device = devices[index] if index < len(devices) else None
+        sensor = f"/sys/class/apex/{device.rsplit('/', 1)[1]}/temp" if device else ""
+        degrees = tree.number(sensor, 1e-3) if device else None
+        found.append({"bus": "pcie", "id": EDGE_TPU_PCI, "device": device, "temperature_c": degrees})
+    return found
+
+
+def edge_tpu_library(tree: Tree) -> Optional[dict[str, Any]]:
+    """Return where libedgetpu is, the package it is from, and what it says of itself; None when it is nowhere."""
+    folders = ("/usr/lib/*-linux-gnu*", "/usr/lib", "/usr/local/lib", "/lib/*-linux-gnu*", "/usr/lib64")
+    path = next((path for folder in folders for path in tree.paths(f"{folder}/{EDGE_TPU_LIBRARY}")), None)
+    if path is None:
+        return None
+    package: dict[str, Optional[str]] = {"package": None, "version": None}
+    for block in (tree.text("/var/lib/dpkg/status") or "").split("\n\n"):
+        if block.startswith("Package: libedgetpu1-"):
+            fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+            if fields.get("Status", "").endswith(" installed"):
+                package = {"package": fields["Package"], "version": fields.get("Version")}
+    said, _ = in_child(lambda: edge_tpu_version(tree.real(path)))
+    return {"path": path, **package, "says": said}
+
+
+def edge_tpu_version(path: str) -> Optional[str]:
+    """Return what libedgetpu says of itself (edgetpu_version of its C header); None when it cannot be loaded."""
+    import ctypes
+
+    try:
+        version = ctypes.CDLL(path).edgetpu_version
+    except (AttributeError, OSError):
+        return None
+    version.restype = ctypes.c_char_p
+    said = version()
+    return said.decode("utf-8", "replace") if said else None
+
+
+def processors(tree: Tree) -> dict[str, Any]:
+    """Return names, number and features of the CPUs."""
+    pairs = tree.lines("/proc/cpuinfo")
+    names: list[str] = []
+    implementer = ""
+    for field, value in pairs:
+        if field == "CPU implementer":
+            implementer = value
+        if field == "CPU part":
+            known = ARM_PARTS.get(int(value, 16)) if implementer == "0x41" else None
+            names.append(known or f"implementer {implementer} part {value}")
+        elif field == "model name" and not value.startswith(("ARMv", "AArch64")):
+            names.append(value)  # what Arm's kernels write there is no name, and a part follows
+    features = {word for field, value in pairs if field in ("flags", "Features") for word in value.split()}
+    return {
+        "name": " + ".join(dict.fromkeys(names)) or None,
+        "cores": sum(field == "processor" for field, _ in pairs) or os.cpu_count(),
+        "features": sorted(features & FEATURES),
+        "hypervisor": "hypervisor" in features,
+    }
+
+
+def hints(tree: Tree, hypervisor: bool) -> list[str]:
+    """Return signs that this is no bare machine; only whoever set it up knows."""
+    found = [
+        f"DMI says {text}"
+        for text in map(tree.text, ("/sys/class/dmi/id/sys_vendor", "/sys/class/dmi/id/product_name"))
+        if text and re.search("QEMU|KVM|VMware|VirtualBox|Xen|Amazon EC2|Google Compute|Virtual", text)
+    ]
+    compatible = tree.text("/proc/device-tree/compatible") or ""
+    if "dummy-virt" in compatible:
+        found.append("device tree says linux,dummy-virt")
+    if hypervisor:
+        found.append("CPU says hypervisor")
+    found += [f"{path} exists" for path in ("/.dockerenv", "/run/.containerenv") if os.path.exists(tree.real(path))]
+    return found
+
+
+def python() -> dict[str, Any]:
+    """Describe this Python, and what of it decides which packages fit: libc, word size, architecture."""
+    import platform
+    import sysconfig
+    from importlib.util import find_spec
+
+    libc = " ".join(platform.libc_ver()).strip()
+    return {
+        "version": platform.python_version(),
+        "executable": sys.executable,
+        "bits": 64 if sys.maxsize > 2**32 else 32,  # Raspberry Pi OS has 32-bit Pythons on 64-bit kernels
+        "multiarch": sysconfig.get_config_var("MULTIARCH"),
+        "libc": libc or None,
+        "venv": find_spec("venv") is not None and find_spec("ensurepip") is not None,
+        "pip": package_version("pip"),
+        "numpy": package_version("numpy"),
+    }
+
+
+def disk(path: str) -> dict[str, Any]:
+    """Return what is free where a path lies, and whether this user may write there."""
+    try:
+        stat = os.statvfs(path)
+    except OSError:
+        return {"path": path, "free_bytes": None, "writable": False}
+    return {"path": path, "free_bytes": stat.f_bavail * stat.f_frsize, "writable": os.access(path, os.W_OK | os.X_OK)}
+
+
+def probe(tree: Tree) -> dict[str, Any]:
+    """Return everything that can be known of a board without changing it."""
+    folders = (os.path.expanduser("~"), os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - asked, not written
+    release = {name: value.strip("\"'") for name, value in tree.lines("/etc/os-release", "=")}
+    cpu = processors(tree)
+    bits, source = throttled(tree)
+    uname = os.uname()
+    return {
+        "board": tree.text("/proc/device-tree/model"),
+        "hostname": tree.text("/proc/sys/kernel/hostname") or uname.nodename,
+        "system": {
+            "name": release.get("PRETTY_NAME"),
+            "id": release.get("ID"),
+            "version": release.get("VERSION_ID"),
+            "kernel": tree.text("/proc/sys/kernel/osrelease") or uname.release,
+            "machine": tree.text("/proc/sys/kernel/arch") or uname.machine,
+        },
+        "python": python(),
+        "cpu": {name: cpu[name] for name in ("name", "cores", "features")},
+        "memory": memory(tree),
+        "frequencies": frequencies(tree),
+        "clock_hz": clock(tree),
+        "zones": zones(tree),
+        "throttled": bits,
+        "throttled_source": source,
+        "rails": rails(tree),
+        "load_1m": load_average(tree),
+        "disks": [disk(path) for path in dict.fromkeys(folders)],
+        "runtimes": runtimes(),
+        "edge_tpus": edge_tpus(tree),
+        "edge_tpu_library": edge_tpu_library(tree),
+        "hints": hints(tree, cpu["hypervisor"]),
+    }
+
+
+# --- Measure ----------------------------------------------------------------------------------------------------------
 
 
 def load_runtime() -> tuple[Any, str, str]:
-    """Return the interpreter class, the runtime's name and its version."""
+    """Return the interpreter's module, the runtime's name and its version."""
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter
 
         name = "ai-edge-litert"
     except ImportError as without_litert:
         try:
-            from tflite_runtime.interpreter import Interpreter
+            from tflite_runtime import interpreter
         except ImportError as error:
-            raise ImportError(
+            raise Failure(
+                "runtime",
                 f"neither ai-edge-litert ({without_litert}) nor tflite-runtime ({error}) can be imported; "
-                "install one of them: python -m pip install ai-edge-litert"
+                "install one of them: python -m pip install ai-edge-litert",
             ) from error
         name = "tflite-runtime"
-    from importlib import metadata
+    return interpreter, name, package_version(name) or "unknown"
+
+
+def readable(path: str, kind: str, what: str) -> int:
+    """Return the size of a file that must be there."""
+    try:
+        with open(path, "rb") as file:
+            return os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise Failure(kind, f"cannot read the {what} {path}: {error.strerror}") from error
+
+
+def edge_tpu_delegate(module: Any) -> Any:
+    """Load the Edge TPU's delegate."""
+    import ctypes
 
     try:
-        return Interpreter, name, metadata.version(name)
-    except metadata.PackageNotFoundError:  # unpacked or built by hand
-        return Interpreter, name, "unknown"
+        # Where the library is missing, load_delegate alone would also print the traceback of a half-made object.
+        ctypes.CDLL(EDGE_TPU_LIBRARY)
+    except OSError as error:
+        message = f"the Edge TPU's library cannot be loaded ({error}); install libedgetpu1-std on the board"
+        raise Failure("edgetpu-library", message) from error
+    try:
+        return module.load_delegate(EDGE_TPU_LIBRARY)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise Failure(
+            "edgetpu-device",
+            f"the Edge TPU's library is there, but no Edge TPU answers ({error or 'no reason given'}); "
+            "plug it in, and see that this user may use it (group plugdev or apex)",
+        ) from error
+
+
+def open_model(module: Any, options: dict[str, Any]) -> Any:
+    """Return an interpreter with its memory allocated and the asked delegate."""
+    path, delegate = options["model"], options["delegate"]
+    extra: dict[str, Any] = {}
+    if delegate == "none":
+        resolver = getattr(module, "OpResolverType", None)
+        if resolver is None:
+            raise Failure("delegate", "this runtime cannot be kept from using XNNPACK; use --delegate auto")
+        extra["experimental_op_resolver_type"] = resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    elif delegate == "edgetpu":
+        with open(path, "rb") as file:
+            if EDGE_TPU_OPERATOR.encode() not in file.read():
+                raise Failure("delegate", f"{path} is not compiled for the Edge TPU: nothing of it would run there")
+        extra["experimental_delegates"] = [edge_tpu_delegate(module)]
+    interpreter = module.Interpreter(model_path=path, num_threads=options["threads"], **extra)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def delegated(interpreter: Any) -> Optional[int]:
+    """Return how many parts of the model a delegate took; None where the runtime does not tell."""
+    try:
+        names = [operator["op_name"] for operator in interpreter._get_ops_details()]
+    except (AttributeError, KeyError):
+        return None
+    return sum(bool(re.fullmatch("DELEGATE|TfLiteXNNPackDelegate|EdgeTpuDelegate.*", name)) for name in names)
+
+
+def load(module: Any, name: str, tree: Tree, options: dict[str, Any]) -> Any:
+    """Load the model, saying what went wrong in words that help."""
+    path, size = options["model"], os.path.getsize(options["model"])
+    try:
+        return open_model(module, options)
+    except (MemoryError, RuntimeError, SystemError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {error}"
+        unresolved = re.search(r"unresolved custom op: (\S+?)\.?\s", f"{error}\n")
+        if unresolved and unresolved[1] == EDGE_TPU_OPERATOR:
+            message = f"{path} is compiled for the Edge TPU and runs nowhere else; use --delegate edgetpu"
+            raise Failure("edgetpu-model", message) from error
+        if unresolved:
+            message = f"{path} has the custom operator {unresolved[1]}, which {name} does not have"
+            raise Failure("operator", f"{message}; convert it without custom operators") from error
+        too_new = numpy_is_too_new(name)
+        if too_new:
+            raise Failure("numpy", too_new) from error
+        # ENOMEM while mapping the file; XNNPACK does not say why it fails, but that is why.
+        if isinstance(error, MemoryError) or re.search("error '12'|bad_alloc|create XNNPACK runtime", str(error)):
+            free = memory(tree)["available_bytes"]
+            room = "" if free is None else f", {free / 1e6:.0f} MB of memory are available"
+            message = f"{path} does not fit into memory (its file has {size / 1e6:.0f} MB{room}): {said}"
+            raise Failure("memory", message) from error
+        raise Failure("model", f"the runtime cannot load {path}: {said}") from error
+
+
+def fill_inputs(interpreter: Any, seed: int) -> None:
+    """Give every input noise: pixels of 0 to 255, less 128 for int8."""
+    import numpy
+
+    random = numpy.random.default_rng(seed)
+    for detail in interpreter.get_input_details():
+        dtype = numpy.dtype(detail["dtype"])
+        if dtype.kind not in "biuf":
+            raise Failure("model", f"the input {detail.get('name')} takes {dtype}: no noise can be made for that")
+        noise = random.integers(0, 2 if dtype.kind == "b" else 256, detail["shape"])
+        interpreter.set_tensor(detail["index"], (noise - 128 if dtype == numpy.int8 else noise).astype(dtype))
 
 
 def median(values: list[float]) -> float:
@@ -86,70 +771,261 @@ def median(values: list[float]) -> float:
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
-def timed(interpreter: Any) -> float:
-    """Run once; return wall seconds."""
+def timed(work: Callable[[], Any]) -> float:
+    """Do it once; return wall seconds."""
     begin = time.perf_counter()
-    interpreter.invoke()
+    work()
     return time.perf_counter() - begin
 
 
-def warm_up(interpreter: Any, options: dict[str, Any]) -> tuple[int, bool]:
+def stretch(work: Callable[[], Any], seconds: float) -> list[float]:
+    """Do it for so long, at least once; return each one's wall seconds."""
+    now = time.perf_counter
+    times: list[float] = []
+    begin = now()
+    end = begin + seconds
+    while begin < end or not times:
+        work()
+        after = now()
+        times.append(after - begin)
+        begin = now()
+    return times
+
+
+def warm_up(interpreter: Any, options: dict[str, Any], sample: Callable[[str], None]) -> tuple[int, bool]:
     """Run until two windows' medians agree; return the number of runs and whether they did."""
-    begin = time.perf_counter()
+    begin = reported = time.perf_counter()
     times: list[float] = []
     while True:
-        times.append(timed(interpreter))
-        spent = time.perf_counter() - begin
+        times.append(timed(interpreter.invoke))
+        now = time.perf_counter()
+        spent = now - begin
         if len(times) >= options["warmup_runs"] and spent >= options["warmup_s"]:
             before, after = times[-2 * WINDOW : -WINDOW] or times[:1], times[-WINDOW:]
             if abs(median(after) - median(before)) < STABLE * median(before):
                 return len(times), True
         if spent >= options["warmup_limit_s"]:
             return len(times), False
+        if now - reported >= STRETCH_S:
+            sample("warm-up")
+            reported = time.perf_counter()
 
 
-def measure(interpreter: Any, options: dict[str, Any]) -> tuple[float, float]:
-    """Run for the asked time and count, sending the latencies between stretches; return wall and CPU seconds."""
-    count, wall, cpu = 0, 0.0, 0.0
-    stretch = min(REPORT_EVERY_S, options["duration_s"])
-    while count < options["runs"] or wall < options["duration_s"]:
-        times: list[float] = []
+class Usage:
+    """What the timed stretches took of the machine, summed."""
+
+    def __init__(self) -> None:
+        self.wall_s = self.cpu_s = 0.0
+        self.involuntary_switches = self.major_faults = 0
+
+    def of(self, work: Callable[[], list[float]]) -> list[float]:
+        """Count what `work` takes."""
+        before = resource.getrusage(resource.RUSAGE_SELF)
         begin, begin_cpu = time.perf_counter(), time.process_time()
-        while not times or time.perf_counter() - begin < stretch:
-            times.append(timed(interpreter))
-        wall += time.perf_counter() - begin
-        cpu += time.process_time() - begin_cpu
+        times = work()
+        self.wall_s += time.perf_counter() - begin
+        self.cpu_s += time.process_time() - begin_cpu
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        self.involuntary_switches += after.ru_nivcsw - before.ru_nivcsw
+        self.major_faults += after.ru_majflt - before.ru_majflt
+        return times
+
+
+def measure(interpreter: Any, options: dict[str, Any], sample: Callable[[str], None]) -> Usage:
+    """Run for the asked time and count, sending latencies and state between stretches; return what it took.
+
+    A sustained measurement lasts its minutes by the clock, and each full minute's median is an event of its own.
+    """
+    usage = Usage()
+    sustained = options["sustained_min"] * 60.0
+    length = min(STRETCH_S, sustained or options["duration_s"])
+    count, minute, begin = 0, 1, time.perf_counter()
+    in_minute: list[float] = []
+    while True:
+        at = since()
+        times = usage.of(lambda: stretch(interpreter.invoke, length))
         count += len(times)
-        send("latencies", latencies_s=times)
-    return wall, cpu
+        for first in range(0, len(times), LINE):
+            send("latencies", at_s=at, latencies_s=[round(value, 9) for value in times[first : first + LINE]])
+        sample("measure")
+        if not sustained:
+            if count >= options["runs"] and usage.wall_s >= options["duration_s"]:
+                return usage
+            continue
+        in_minute += times
+        elapsed = time.perf_counter() - begin
+        if elapsed >= 60.0 * minute or elapsed >= sustained:
+            send("minute", minute=minute, p50_s=median(in_minute), runs=len(in_minute))
+            minute, in_minute = int(elapsed // 60.0) + 1, []
+        if elapsed >= sustained:
+            return usage
 
 
-def main(argument: str) -> None:
-    """Measure one model in this process; `argument` is a JSON object with the model's path and options."""
-    options: dict[str, Any] = {**DEFAULTS, **json.loads(argument)}
-    begin = time.perf_counter()
+def image_runs(interpreter: Any, options: dict[str, Any]) -> Iterator[dict[str, float]]:
+    """Run from a file to scores; yield the seconds of every step, copying in with quantize, and out with invoke."""
     import numpy
 
-    interpreter_class, name, version = load_runtime()
-    imported = time.perf_counter()
-    send("imported", import_s=imported - begin, runtime=name, version=version, rss_bytes=resident())
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise Failure(
+            "pillow", f"Pillow cannot be imported ({error}), so no image can be decoded; install it: pip install pillow"
+        ) from error
+    detail, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]["index"]
+    shape = [int(size) for size in detail["shape"]]
+    if len(shape) != 4 or shape[3] != 3:
+        raise Failure("model", f"the model takes no RGB image but {shape}; end-to-end needs [1, height, width, 3]")
+    for _ in range(options["image_runs"]):
+        begin = time.perf_counter()
+        try:
+            with Image.open(options["image"]) as file:
+                picture = file.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises each of them for broken files
+            raise Failure("image", f"{options['image']} cannot be decoded: {error}") from error
+        decoded = time.perf_counter()
+        picture = picture.resize((shape[2], shape[1]), BICUBIC)
+        resized = time.perf_counter()
+        pixels = numpy.asarray(picture)[numpy.newaxis]
+        if detail["dtype"] == numpy.int8:
+            pixels = (pixels ^ 0x80).view(numpy.int8)  # the same as subtracting 128
+        interpreter.set_tensor(detail["index"], pixels.astype(detail["dtype"], copy=False))
+        quantized = time.perf_counter()
+        interpreter.invoke()
+        interpreter.get_tensor(output)
+        end = time.perf_counter()
+        yield {
+            "decode_s": decoded - begin,
+            "resize_s": resized - decoded,
+            "quantize_s": quantized - resized,
+            "invoke_s": end - quantized,
+            "total_s": end - begin,
+        }
+
+
+def columns(rows: Iterable[dict[str, float]]) -> dict[str, list[float]]:
+    """Turn rows into columns."""
+    table: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            table.setdefault(name, []).append(round(value, 9))
+    return table
+
+
+def measure_model(tree: Tree, options: dict[str, Any]) -> None:
+    """Measure one model in this process."""
+
+    def sample(phase: str) -> None:
+        send("state", phase=phase, **state(tree))
+
+    model = options["model"]
+    size = readable(model, "model", "model")
+    if options["image"]:
+        readable(options["image"], "image", "image")
+    in_cache = cached(model)
+    be_the_first_to_go()
+    sample("start")
+    try:
+        begin = time.perf_counter()
+        import numpy
+    except ImportError as error:
+        raise Failure("numpy", f"NumPy cannot be imported: {error}; install it: python -m pip install numpy") from error
+    module, name, version = load_runtime()
+    imported = time.perf_counter() - begin
+    send(
+        "imported",
+        import_s=imported,
+        runtime=name,
+        version=version,
+        numpy=numpy.__version__,
+        pid=os.getpid(),
+        **process_memory(),
+    )
 
     begin = time.perf_counter()
-    interpreter = interpreter_class(model_path=options["model"], num_threads=options["threads"])
-    interpreter.allocate_tensors()
-    send("loaded", load_s=time.perf_counter() - begin, rss_bytes=resident())
+    interpreter = load(module, name, tree, options)
+    loaded = time.perf_counter() - begin
+    parts = delegated(interpreter)
+    if options["delegate"] == "xnnpack" and parts == 0:
+        raise Failure("delegate", f"XNNPACK takes no operator of {model}; measure it with --delegate none")
+    send(
+        "loaded",
+        load_s=loaded,
+        size_bytes=size,
+        cached=in_cache,
+        delegate=used_delegate(options["delegate"], parts),
+        delegated_parts=parts,
+        **process_memory(),
+    )
 
-    detail = interpreter.get_input_details()[0]
-    noise = numpy.random.default_rng(options["seed"]).integers(0, 256, detail["shape"])
-    if detail["dtype"] == numpy.int8:
-        noise = noise - 128
-    interpreter.set_tensor(detail["index"], noise.astype(detail["dtype"]))
-    send("first", first_inference_s=timed(interpreter))
-
-    runs, stable = warm_up(interpreter, options)
+    fill_inputs(interpreter, options["seed"])
+    send("first", first_inference_s=timed(interpreter.invoke), **process_memory())
+    runs, stable = warm_up(interpreter, options, sample)
     send("warm", runs=runs, stable=stable)
-    wall, cpu = measure(interpreter, options)
-    send("done", wall_s=wall, cpu_s=cpu, peak_rss_bytes=peak_resident())
+    sample("warm-up")
+    usage = measure(interpreter, options, sample)
+    peak = peak_resident()
+    if options["image"]:
+        send("end_to_end", **columns(image_runs(interpreter, options)))
+    send("done", **vars(usage), peak_rss_bytes=peak, **process_memory())
+
+
+def used_delegate(asked: str, parts: Optional[int]) -> str:
+    """Return what ran the model: a runtime that does not tell is believed to have used XNNPACK, as they all do."""
+    if asked == "auto":
+        return "none" if parts == 0 else "xnnpack"
+    return asked
+
+
+# --- Which of it ------------------------------------------------------------------------------------------------------
+
+
+def read_options(argument: str) -> dict[str, Any]:
+    """Return the options, those that are not given by default; a name or value that is none of ours is refused."""
+    try:
+        given = json.loads(argument)
+    except ValueError as error:
+        raise Failure("usage", f"the argument is no JSON ({error}): {argument[:200]}") from error
+    if not isinstance(given, dict):
+        raise Failure("usage", f"the argument is no JSON object: {argument[:200]}")
+    unknown = sorted(set(given) - set(DEFAULTS))
+    if unknown:
+        raise Failure("usage", f"unknown options {', '.join(unknown)}; there are {', '.join(DEFAULTS)}")
+    options = {**DEFAULTS, **given}
+    for name, known in (("mode", MODES), ("delegate", ("auto", "xnnpack", "none", "edgetpu"))):
+        if options[name] not in known:
+            raise Failure("usage", f"the {name} {options[name]!r} is none of {', '.join(known)}")
+    if options["mode"] == "measure" and not options["model"]:
+        raise Failure("usage", "to measure takes a model: give its path")
+    return options
+
+
+MODES: dict[str, Callable[[Tree, dict[str, Any]], None]] = {
+    "hello": lambda tree, options: send("hello", python=python()),
+    "probe": lambda tree, options: send("probe", **probe(tree)),
+    "measure": measure_model,
+}
+
+
+def main(argument: str) -> int:
+    """Do what `argument`, a JSON object, asks for; return the exit status."""
+    try:
+        options = read_options(argument)
+        MODES[options["mode"]](Tree(options["root"]), options)
+    except BrokenPipeError:  # whoever asked is gone; nothing may be written when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Failure as failure:
+        send("error", kind=failure.kind, message=str(failure))
+        return 1
+    except MemoryError:
+        send("error", kind="memory", message="memory ran out while measuring")
+        return 1
+    except (OSError, RuntimeError, ValueError) as error:
+        send("error", kind="failed", message=f"{type(error).__name__}: {error}")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
@@ -158,7 +1034,7 @@ if __name__ == "__main__":
     # Python looks for modules beside this file first, where profile.py has the name of one of Python's own.
     here = os.path.dirname(os.path.realpath(__file__))
     sys.path[:] = [path for path in sys.path if os.path.realpath(path) != here]
-    try:
-        main(sys.argv[1])
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    # What libraries print must not get between the events.
+    sys.stdout = open(os.dup(1), "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    os.dup2(2, 1)
+    sys.exit(main(sys.argv[1]))
