@@ -6,6 +6,7 @@ This module only orders the steps; each step is a module beside it.
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from edgeeff.converters.metadata import Metadata
 from edgeeff.converters.quantize import IoType, Ranges
 from edgeeff.converters.schemes import Scheme
 from edgeeff.converters.trace import Request, Traced
-from edgeeff.errors import CalibrationError, InputError, ModelError
+from edgeeff.errors import CalibrationError, InputError, ModelError, OutputError
 from edgeeff.files import check_writable, sha256, write_atomic
 from edgeeff.progress import Progress, Silent
 from edgeeff.results import CalibrationUse, Check, ConversionRecord, ModelFile
@@ -140,6 +141,7 @@ def convert(
     drawn = _draw(calibration) if calibration.folder is not None else None
     check_writable(output)
     check_writable(record_path)
+    _check_is_record(record_path)
 
     model, embedded = _float_model(source, interface, progress, calibration.seed)
     labels = _labels(source, interface, model, embedded)
@@ -174,9 +176,6 @@ def convert(
     verification = verify.verify(content, chosen, model, probes)
     session = runtime.Session(content)
     inspection = _inspect(content)
-
-    progress.stage("write")
-    warnings = _warnings(chosen, verification.agreement, use, (input_type, output_type))
     clock.finish()
     record = ConversionRecord(
         runtime=runtime.runtime(),
@@ -197,7 +196,7 @@ def convert(
         calibration=use,
         agreement=verification.agreement,
         checks=(*verification.checks, _delegated(inspection)),
-        warnings=warnings,
+        warnings=_warnings(chosen, verification.agreement, use, (input_type, output_type)),
         seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
     )
     write_atomic(output, content)
@@ -277,6 +276,20 @@ def _check_model_path(path: Path) -> None:
     if path.is_file() and path.suffix.lower() not in KERAS_SUFFIXES:
         raise ModelError(
             f"cannot tell what {path} is by its name: give a .keras or .h5 file, a SavedModel folder or a float .tflite"
+        )
+
+
+def _check_is_record(path: Path) -> None:
+    """Refuse to replace a .json file that only happens to have the record's name."""
+    if not path.exists():
+        return
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        document = None
+    if not isinstance(document, dict) or not str(document.get("schema")).startswith("edgeeff/"):
+        raise OutputError(
+            f"{path} is there already and no record of edgeeff, which would be written there: choose another --output"
         )
 
 

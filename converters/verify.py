@@ -23,8 +23,9 @@ WEIGHTED_OPERATORS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED
 CONVERTING_OPERATORS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 INTEGER_TYPES = frozenset({"int8", "uint8", "int16", "int32", "int64"})
 
-# A file whose arithmetic is float must repeat the float model. Quantized ones may lose accuracy, which is for people
-# to judge; outputs that have nothing to do with the float model's mean a broken file.
+# A file whose arithmetic is float must repeat the float model, as a share of its largest score where that is above 1.
+# Quantized ones may lose accuracy, which is for people to judge; outputs that have nothing to do with the float model's
+# mean a broken file.
 MAX_DIFFERENCE = {"float32": 1e-4, "float16": 0.02}
 MIN_CORRELATION = 0.2
 # Below both a warning says that the file may be no good as a classifier. Of scores that go together well, another best
@@ -65,7 +66,8 @@ def verify(content: bytes, scheme: Scheme, model: FloatModel, probes: Sequence[I
         checks.append(_not_constant(found))
     agreement = compare(expected, found)
     if checks[-1].passed:
-        checks.append(_agrees(agreement, scheme))
+        step = session.output.scale or 0.0
+        checks.append(_agrees(agreement, scheme, largest=float(np.abs(expected).max()), step=step))
     if not all(check.passed for check in checks):
         raise _failure(checks)
     return Verification(tuple(checks), agreement)
@@ -187,11 +189,13 @@ def _not_constant(scores: Scores) -> Check:
     )
 
 
-def _agrees(agreement: Agreement, scheme: Scheme) -> Check:
-    limit = MAX_DIFFERENCE.get(scheme.name)
-    if limit is not None:
+def _agrees(agreement: Agreement, scheme: Scheme, *, largest: float, step: float) -> Check:
+    """Judge the agreement, `largest` being float's largest score and `step` that of a quantized output."""
+    share = MAX_DIFFERENCE.get(scheme.name)
+    if share is not None:
+        limit = share * max(1.0, largest) + step
         passed = agreement.max_difference <= limit
-        detail = f"largest difference {agreement.max_difference:.2g}, at most {limit:g} is allowed for {scheme.name}"
+        detail = f"largest difference {agreement.max_difference:.2g}, at most {limit:.2g} is allowed for {scheme.name}"
     else:
         passed = agreement.correlation >= MIN_CORRELATION
         detail = (
