@@ -156,7 +156,8 @@ def test_schema_and_version_come_first_also_inside() -> None:
 
 def test_times_and_sizes_say_their_unit() -> None:
     classes: list[type[Any]] = [Latency, ModelFile, *RECORDS.values()]
-    for field in (field for cls in classes for field in dataclasses.fields(cls)):
+    fields = (field for cls in classes for field in dataclasses.fields(cls))
+    for field in (field for field in fields if field.type in {"int", "float"}):
         if re.search(r"(^|_)(size|rss|memory)(_|$)", field.name):
             assert field.name.endswith(("_bytes", "_ratio")), field.name
         if re.search(r"^(p\d+|mean|min|load|import|first)_", field.name):
