@@ -289,7 +289,9 @@ def randomize(model: Any, seed: int = 0) -> None:
 
     # The same layers on small pictures: a pass at the full size of B7 takes a minute and 17 GB.
     size = min(_PICTURE_SIZE, model.input_shape[1])
-    small = keras.models.clone_model(model, keras.Input((size, size, 3)), clone_function=lambda layer: layer)
+    small = model
+    if size < model.input_shape[1]:
+        small = keras.models.clone_model(model, keras.Input((size, size, 3)), clone_function=lambda layer: layer)
     with (
         _set(model, "BatchNormalization", "momentum", 0.0),
         _set(model, "Dropout", "rate", 0.0),

