@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeeff import weights as _weights
-from edgeeff.errors import ModelError
-from edgeeff.scaling import VARIANTS, Block, Network
+from edgeeff.errors import InputError, ModelError
+from edgeeff.scaling import MIN_RESOLUTION, VARIANTS, Block, Network
 
 # Stochastic depth at the last block; it grows linearly from 0 at the first (efficientnet_builder.py in tensorflow/tpu).
 _DROP_CONNECT = 0.2
@@ -33,9 +33,14 @@ def build(
 
     `weights` is "imagenet", "none" (a random draw from `seed`) or a file: see `weights.load`, whose errors are raised
     here too. Without `softmax` the outputs are logits, without `include_top` they are the last feature map
-    (n, r, r, channels). `resolution` in pixels replaces the network's own.
+    (n, r, r, channels). `resolution` in pixels replaces the network's own. Raises InputError for fewer than 1 class or
+    32 pixels.
     """
-    size = resolution or network.resolution
+    size = network.resolution if resolution is None else resolution
+    if classes < 1:
+        raise InputError(f"{classes} classes are too few; a classifier needs at least 1")
+    if size < MIN_RESOLUTION:
+        raise InputError(f"resolution {size} is too small; choose at least {MIN_RESOLUTION} pixels")
     variant = VARIANTS.get(network.name)
     if variant is not None and variant.keras is not None:
         model = _from_applications(variant.keras, size, classes if include_top else None, softmax)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from edgeeff import architectures, weights
-from edgeeff.errors import MissingExtraError, ModelError
+from edgeeff.errors import InputError, MissingExtraError, ModelError
 from edgeeff.scaling import Network, network, phi_network, total_parameters
 
 keras = pytest.importorskip("keras", reason="needs Keras; install the extra host")
@@ -69,6 +69,12 @@ def test_without_its_top_a_network_ends_in_a_feature_map(net: Network, side: int
     model = architectures.build(net, weights="none", include_top=False, resolution=64)
     assert model.output_shape == (None, side, side, 1280)
     assert "predictions" not in [layer.name for layer in model.layers]
+
+
+@pytest.mark.parametrize("options", [{"classes": 0}, {"resolution": 31}, {"resolution": 0}])
+def test_impossible_options_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="at least"):
+        architectures.build(network("b0"), weights="none", **options)  # type: ignore[arg-type]
 
 
 def before_the_stem(model: Any) -> Any:
