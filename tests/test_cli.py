@@ -132,7 +132,7 @@ try:
     main(["--help"])
 except SystemExit as end:
     assert not end.code
-print(sorted({"numpy", "rich", "msgspec", "edgeeff.scaling", "edgeeff.results"} & set(sys.modules)))
+print(sorted({"numpy", "rich", "msgspec", "asyncio", "edgeeff.scaling", "edgeeff.results"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
