@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from edgeeff.calibration import images, synthetic
 from edgeeff.converters import convert as conversion
-from edgeeff.converters import metadata, runtime
+from edgeeff.converters import float_model, metadata, runtime
 from edgeeff.devices import profile
+from edgeeff.errors import OutputError
 from edgeeff.progress import Progress, Silent
 from edgeeff.results import DemoPhotograph, DemoRecord, this_device, versions
 
@@ -44,7 +45,11 @@ def run(folder: Path, *, threads: int = 2, progress: Progress | None = None) -> 
     """
     begin = time.perf_counter()
     progress = progress or Silent()
-    folder.mkdir(parents=True, exist_ok=True)
+    float_model.require_host()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder} ({error.strerror}); choose another with --output") from error
     float_path, int8_path = (folder / f"{VARIANT}_{scheme}.tflite" for scheme in ("float32", "int8"))
     float_conversion = conversion.convert(
         conversion.Source(variant=VARIANT), scheme="float32", output=float_path, progress=progress

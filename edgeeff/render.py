@@ -105,9 +105,10 @@ def demo(record: DemoRecord, console: Console) -> None:
         console.print(seen)
         console.print(f"Same best class on {record.agreement:.0%} of {len(record.photographs)} photographs.")
     int8 = record.int8_conversion
+    images = f"{int8.calibration.count} images made by edgeeff"
     console.print(
-        f"\nThe int8 file passed {len(int8.checks)} checks and was calibrated with {int8.calibration.count} images made by "
-        f"edgeeff, in {record.seconds:.0f} s altogether.\n"
+        f"\nThe int8 file passed {len(int8.checks)} checks and was calibrated with {images}. "
+        f"All this took {record.seconds:.0f} s.\n"
         f"It is {int8.model.path}; what to do next:\n"
         "  edgeeff inspect FILE.tflite               what is inside\n"
         "  edgeeff variants                          which sizes there are\n"
