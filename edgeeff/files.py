@@ -12,17 +12,17 @@ from pathlib import Path
 from edgeeff.errors import OutputError
 
 _REASONS = {
-    errno.ENOSPC: "no space is left there; free some or choose another place with --output",
-    errno.EDQUOT: "your disk quota is used up; free some space or choose another place with --output",
-    errno.EACCES: "there is no permission to write there; choose another place with --output",
-    errno.EPERM: "there is no permission to write there; choose another place with --output",
-    errno.EROFS: "the file system is read-only; choose another place with --output",
-    errno.ENOENT: "the folder does not exist; create it or choose another place with --output",
-    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place with --output",
-    errno.EISDIR: "it is a folder; give a file name with --output",
-    errno.ENAMETOOLONG: "the name is too long; give a shorter one with --output",
-    errno.ELOOP: "its links lead in a circle; choose another place with --output",
-    errno.EEXIST: "it is a device or a pipe, not a file; give a file name with --output",
+    errno.ENOSPC: "no space is left there; free some or choose another place with {option}",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose another place with {option}",
+    errno.EACCES: "there is no permission to write there; choose another place with {option}",
+    errno.EPERM: "there is no permission to write there; choose another place with {option}",
+    errno.EROFS: "the file system is read-only; choose another place with {option}",
+    errno.ENOENT: "the folder does not exist; create it or choose another place with {option}",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place with {option}",
+    errno.EISDIR: "it is a folder; give a file name with {option}",
+    errno.ENAMETOOLONG: "the name is too long; give a shorter one with {option}",
+    errno.ELOOP: "its links lead in a circle; choose another place with {option}",
+    errno.EEXIST: "it is a device or a pipe, not a file; give a file name with {option}",
 }
 
 
@@ -36,14 +36,14 @@ def check_writable(path: Path) -> None:
         temporary.touch(exist_ok=False)
         temporary.unlink()
     except OSError as error:
-        raise _output_error(path, error) from error
+        raise _output_error(path, error, "--output") from error
 
 
-def write_atomic(path: Path, data: bytes | bytearray | memoryview) -> None:
+def write_atomic(path: Path, data: bytes | bytearray | memoryview, *, option: str = "--output") -> None:
     """Write `data` to `path` so that a reader sees the old file or the whole new one, never a part.
 
     A symbolic link stays, and what it leads to is replaced. The file is as readable as the umask says. Raises
-    OutputError with the reason and a way on; the file that was there stays as it was.
+    OutputError with the reason and the option that chooses another place; the file that was there stays as it was.
     """
     try:
         target = _target(path)
@@ -58,7 +58,7 @@ def write_atomic(path: Path, data: bytes | bytearray | memoryview) -> None:
                 temporary.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise _output_error(path, error) from error
+        raise _output_error(path, error, option) from error
 
 
 def sha256(path: Path) -> str:
@@ -89,6 +89,7 @@ def _temporary(target: Path) -> Path:
     return target.with_name(f".edgeeff-{secrets.token_hex(8)}")
 
 
-def _output_error(path: Path, error: OSError) -> OutputError:
-    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+def _output_error(path: Path, error: OSError, option: str) -> OutputError:
+    known = _REASONS.get(error.errno or 0)
+    reason = known.format(option=option) if known else error.strerror or str(error)
     return OutputError(f"cannot write {path}: {reason}")

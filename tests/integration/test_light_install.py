@@ -74,11 +74,30 @@ def test_the_device_side_imports(light_python: Path, tmp_path: Path) -> None:
     code = """
 import importlib, pkgutil, edgeeff.devices
 names = [module.name for module in pkgutil.iter_modules(edgeeff.devices.__path__, "edgeeff.devices.")]
+names.remove("edgeeff.devices.ssh")  # the one module that needs the extra ssh
 for name in names:
     importlib.import_module(name)
 print(*names)
 """
     assert "edgeeff.devices." in evaluate(light_python, code, tmp_path)
+
+
+def test_targets_are_kept_and_listed(light_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEEFF_CONFIG", str(tmp_path / "config"))
+    added = edgeeff(light_python, "devices", "add", "pi5", "ssh://pi@pi5.local", cwd=tmp_path)
+    assert (added.returncode, added.stderr) == (0, "")
+    listed = edgeeff(light_python, "devices", "list", "--json", cwd=tmp_path)
+    assert [target["name"] for target in json.loads(listed.stdout)["targets"]] == ["local", "pi5"]
+    assert "raspberry-pi-5" in {board["key"] for board in json.loads(listed.stdout)["boards"]}
+
+
+def test_a_board_over_ssh_names_the_extra(light_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEEFF_CONFIG", str(tmp_path / "config"))
+    arguments = ("devices", "add", "pi5", "ssh://pi@pi5.local", "--accept-host-key", "SHA256:x")
+    result = edgeeff(light_python, *arguments, cwd=tmp_path)
+    assert result.returncode == 4, result.stderr
+    assert "asyncssh is not installed; install it with: python -m pip install 'edgeeff[ssh]'" in result.stderr
+    assert not (tmp_path / "config" / "targets.toml").exists()
 
 
 @pytest.mark.parametrize("arguments", [["convert", "--variant", "b2"], ["demo"]])
