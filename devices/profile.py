@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeeff.devices import runner
+from edgeeff.devices import events, runner
 from edgeeff.errors import DeviceError
 from edgeeff.results import ModelFile, ProfileRecord, Runtime, this_device
 from edgeeff.statistics import summarize_latency
@@ -54,14 +54,15 @@ def measure(
 ) -> tuple[ProfileRecord, ...]:
     """Measure files on this machine, interleaved process by process; one record for each file, in order.
 
-    Raises DeviceError when a measuring process fails, with the end of what it said, or takes too long.
+    Raises DeviceError when a measuring process fails, with the end of what it said, or takes too long; ModelError when
+    the model is the cause.
     """
-    events: list[list[list[dict[str, Any]]]] = [[] for _ in files]
+    said: list[list[list[dict[str, Any]]]] = [[] for _ in files]
     for _ in range(protocol.processes):
         for index, file in enumerate(files):
-            events[index].append(_one_process(file, threads, protocol))
+            said[index].append(_one_process(file, threads, protocol))
             tick()
-    return tuple(_record(file, threads, protocol, runs) for file, runs in zip(files, events, strict=True))
+    return tuple(_record(file, threads, protocol, runs) for file, runs in zip(files, said, strict=True))
 
 
 def _one_process(file: Path, threads: int, protocol: Protocol) -> list[dict[str, Any]]:
@@ -79,15 +80,15 @@ def _one_process(file: Path, threads: int, protocol: Protocol) -> list[dict[str,
         )
     except subprocess.TimeoutExpired as error:
         raise DeviceError(f"measuring {file} took longer than {protocol.time_limit_s:.0f} s and was stopped") from error
+    said = list(events.read(finished.stdout.splitlines()))
     if finished.returncode != 0:
         code = finished.returncode
         status = f"status {code}" if code > 0 else signal.Signals(-code).name
         end = "\n".join(finished.stderr.strip().splitlines()[-5:])
         raise DeviceError(f"measuring {file} failed with {status}:\n{end}")
-    try:
-        return [json.loads(line) for line in finished.stdout.splitlines()]
-    except ValueError as error:
-        raise DeviceError(f"measuring {file} gave no figures but: {finished.stdout[:500]}") from error
+    if not said:
+        raise DeviceError(f"measuring {file} gave no figures but: {finished.stdout[:500]}")
+    return said
 
 
 def _record(file: Path, threads: int, protocol: Protocol, processes: Sequence[list[dict[str, Any]]]) -> ProfileRecord:

@@ -12,7 +12,7 @@ import pytest
 
 from edgeeff.devices import profile, runner
 from edgeeff.devices.profile import FULL, QUICK, Protocol, measure
-from edgeeff.errors import DeviceError
+from edgeeff.errors import DeviceError, ModelError
 from edgeeff.results import ModelFile, Runtime, read_record, this_device, to_json
 
 SHORT = Protocol(
@@ -82,12 +82,9 @@ def test_a_model_is_measured_here(tiny_float_tflite: Path, tmp_path: Path) -> No
 
 def test_a_missing_model_is_a_readable_error(tmp_path: Path) -> None:
     missing = tmp_path / "missing.tflite"
-    with pytest.raises(DeviceError) as caught:
+    with pytest.raises(ModelError) as caught:
         measure([missing], protocol=SHORT)
-    message = str(caught.value)
-    assert message.startswith(f"measuring {missing} failed with status 1:\n")
-    assert "Traceback" not in message
-    assert message.count("missing.tflite") == 2
+    assert str(caught.value) == f"cannot read the model {missing}: No such file or directory"
 
 
 # --- What is made of it -----------------------------------------------------------------------------------------------
@@ -141,6 +138,13 @@ def test_a_process_that_fails_is_quoted(
     with pytest.raises(DeviceError) as caught:
         measure(models, protocol=SHORT)
     assert str(caught.value).startswith(f"measuring {models[0]} {words}")
+
+
+def test_an_error_that_the_runner_names_is_raised_as_it_is(models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    said = json.dumps({"event": "error", "kind": "runtime", "message": "neither runtime can be imported"})
+    Processes(monkeypatch, lambda _: (1, f"Welcome!\n{said}\n", "INFO: noise\n"))
+    with pytest.raises(DeviceError, match=r"^neither runtime can be imported$"):
+        measure(models, protocol=SHORT)
 
 
 def test_figures_that_are_none_are_quoted(models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
