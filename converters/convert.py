@@ -26,7 +26,7 @@ from edgeeff.converters.quantize import IoType, Ranges
 from edgeeff.converters.schemes import Scheme
 from edgeeff.converters.trace import Request, Traced
 from edgeeff.errors import CalibrationError, InputError, ModelError, OutputError
-from edgeeff.files import check_writable, sha256, write_atomic
+from edgeeff.files import check_writable, sha256, staged
 from edgeeff.progress import Progress, Silent
 from edgeeff.results import CalibrationUse, Check, ConversionRecord, ModelFile
 
@@ -199,8 +199,8 @@ def convert(
         warnings=_warnings(chosen, verification.agreement, use, (input_type, output_type)),
         seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
     )
-    write_atomic(output, content)
-    write_atomic(record_path, results.to_json(record).encode())
+    with staged(record_path, results.to_json(record).encode()), staged(output, content):
+        pass
     return record
 
 

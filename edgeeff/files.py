@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgeeff.errors import OutputError
@@ -31,12 +33,10 @@ def check_writable(path: Path) -> None:
 
     Raises OutputError when the folder is missing or closed, or when `path` is a folder or a device.
     """
-    try:
+    with _told(path, "--output"):
         temporary = _temporary(_target(path))
         temporary.touch(exist_ok=False)
         temporary.unlink()
-    except OSError as error:
-        raise _output_error(path, error, "--output") from error
 
 
 def write_atomic(path: Path, data: bytes | bytearray | memoryview, *, option: str = "--output") -> None:
@@ -45,20 +45,31 @@ def write_atomic(path: Path, data: bytes | bytearray | memoryview, *, option: st
     A symbolic link stays, and what it leads to is replaced. The file is as readable as the umask says. Raises
     OutputError with the reason and the option that chooses another place; the file that was there stays as it was.
     """
-    try:
+    with staged(path, data, option=option):
+        pass
+
+
+@contextlib.contextmanager
+def staged(path: Path, data: bytes | bytearray | memoryview, *, option: str = "--output") -> Iterator[None]:
+    """Write `data` beside `path` now, and move it there when the block ends without an exception; see `write_atomic`.
+
+    Of files that belong together all are complete before the first is moved when one block stages them all.
+    """
+    with _told(path, option):
         target = _target(path)
         temporary = _temporary(target)
-        with temporary.open("xb") as file:
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(target)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise _output_error(path, error, option) from error
+    try:
+        with _told(path, option), temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield
+        with _told(path, option):
+            temporary.replace(target)
+    finally:
+        # Its name is nobody else's, and it is gone when it was moved.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def sha256(path: Path) -> str:
@@ -89,7 +100,12 @@ def _temporary(target: Path) -> Path:
     return target.with_name(f".edgeeff-{secrets.token_hex(8)}")
 
 
-def _output_error(path: Path, error: OSError, option: str) -> OutputError:
-    known = _REASONS.get(error.errno or 0)
-    reason = known.format(option=option) if known else error.strerror or str(error)
-    return OutputError(f"cannot write {path}: {reason}")
+@contextlib.contextmanager
+def _told(path: Path, option: str) -> Iterator[None]:
+    """Raise OutputError for an OSError, with what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        known = _REASONS.get(error.errno or 0)
+        reason = known.format(option=option) if known else error.strerror or str(error)
+        raise OutputError(f"cannot write {path}: {reason}") from error

@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 
 from edgeeff.errors import OutputError
-from edgeeff.files import check_writable, sha256, write_atomic
+from edgeeff.files import check_writable, sha256, staged, write_atomic
 
 Write = Callable[[Path], None]
 OLD, NEW = b"the old file", b"the new file, which is longer"
@@ -230,3 +230,29 @@ def test_sha256_is_that_of_the_whole_file(tmp_path: Path, size: int) -> None:
 def test_sha256_of_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sha256(tmp_path / "missing")
+
+
+# --- Files that belong together ---------------------------------------------------------------------------------------
+
+
+def test_nothing_is_moved_before_the_block_ends(old: Path) -> None:
+    with staged(old, NEW):
+        assert old.read_bytes() == OLD
+    assert old.read_bytes() == NEW
+    assert list(old.parent.iterdir()) == [old]
+
+
+def test_when_one_of_two_cannot_be_written_the_other_is_not_moved(old: Path) -> None:
+    for pair in ((old, old.parent / "missing" / "record.json"), (old.parent / "missing" / "record.json", old)):
+        with pytest.raises(OutputError, match="missing"), staged(pair[0], NEW), staged(pair[1], NEW):
+            pass
+        assert old.read_bytes() == OLD
+        assert list(old.parent.iterdir()) == [old]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, ValueError])
+def test_an_exception_in_the_block_is_passed_on_and_moves_nothing(old: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), staged(old, NEW):
+        raise error
+    assert old.read_bytes() == OLD
+    assert list(old.parent.iterdir()) == [old]
