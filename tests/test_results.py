@@ -20,18 +20,31 @@ from edgeeff.errors import RecordError
 from edgeeff.results import (
     RECORDS,
     Agreement,
+    BoardPython,
     CalibrationUse,
     Check,
     ConversionRecord,
+    CpuFrequency,
     DemoPhotograph,
     DemoRecord,
     Device,
+    Disk,
+    EdgeTpu,
+    EdgeTpuLibrary,
+    FoundRuntime,
     Latency,
+    Memory,
     ModelFile,
+    OperatingSystem,
+    ProbeRecord,
+    Processor,
     ProfileRecord,
+    Rail,
     Record,
     Runtime,
     TensorContract,
+    Throttling,
+    Zone,
     read_record,
     this_device,
     to_dict,
@@ -80,6 +93,27 @@ PROFILE = ProfileRecord(
     peak_rss_bytes=80_000_000,
     runtime_rss_bytes=50_000_000,
 )
+PROBE = ProbeRecord(
+    **HEAD | {"device": Device("Raspberry Pi 5 Model B Rev 1.0", "aarch64", "Linux 6.6.31", "Cortex-A76", 4)},
+    board="Raspberry Pi 5 Model B Rev 1.0",
+    hostname="raspberrypi",
+    system=OperatingSystem("Debian GNU/Linux 12 (bookworm)", "debian", "12", "6.6.31", "aarch64"),
+    python=BoardPython("3.11.2", "/usr/bin/python3", 64, "aarch64-linux-gnu", "glibc 2.36", True, "23.0.1", "1.24.2"),
+    cpu=Processor("Cortex-A76", 4, ("asimd", "asimddp")),
+    memory=Memory(8_443_265_024, 6_000_000_000, 536_854_528, 0),
+    frequencies=(CpuFrequency(0, "ondemand", "cpufreq-dt", 2_400_000_000, 2_400_000_000, 2_400_000_000),),
+    clock_hz=2_400_033_792,
+    zones=(Zone("cpu-thermal", 55.5),),
+    throttling=Throttling(0x10000, "vcgencmd", (), ("under-voltage",)),
+    rails=(Rail("VDD_CORE", 0.875, 3.5), Rail("EXT5V", 5.0625, None)),
+    rails_w=3.1,
+    load_1m=0.07,
+    disks=(Disk("/home/pi", 12_000_000_000, writable=True),),
+    runtimes=(FoundRuntime("ai-edge-litert", "2.3.0", works=True, problem=None),),
+    edge_tpus=(EdgeTpu("usb", "1a6e:089a", initialized=False, megabits_per_s=5000.0),),
+    edge_tpu_library=EdgeTpuLibrary("/usr/lib/aarch64-linux-gnu/libedgetpu.so.1", "libedgetpu1-std", "16.0", None),
+    hints=(),
+)
 DEMO = DemoRecord(
     **HEAD,
     float_conversion=dataclasses.replace(CONVERSION, scheme="float32"),
@@ -92,7 +126,7 @@ DEMO = DemoRecord(
     agreement=0.0,
     seconds=93.5,
 )
-EXAMPLES = {"conversion": CONVERSION, "profile": PROFILE, "demo": DEMO}
+EXAMPLES = {"conversion": CONVERSION, "profile": PROFILE, "demo": DEMO, "probe": PROBE}
 
 
 @pytest.fixture
