@@ -5,9 +5,12 @@ The commands themselves are in `cli` and `cli_devices`. Nothing here costs more 
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +33,8 @@ def common(command: Command) -> Command:
     @wraps(command)
     def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with _ended_like_interrupted():
+                command(*args, **kwargs)
         except EdgeeffError as error:
             if debug:
                 traceback.print_exc()
@@ -43,6 +47,23 @@ def common(command: Command) -> Command:
             sys.exit(INTERRUPTED)
 
     return guarded  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _ended_like_interrupted() -> Iterator[None]:
+    """Let `timeout`, `kill` and a terminal that closes end a command as Ctrl-C does: it cleans up after itself."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # What was arranged otherwise, as `nohup` does, stays; only the main thread can arrange anything.
+    ours = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def console() -> Console:
