@@ -80,7 +80,8 @@ def test_bits_are_named(bits: int, now: tuple[str, ...], before: tuple[str, ...]
 def test_a_coral_dev_board_has_its_edge_tpu(tmp_path: Path) -> None:
     record = probe.read(answer(boards.coral_dev_board(tmp_path), "-S"))
     (edge_tpu,) = record.edge_tpus
-    assert (edge_tpu.bus, edge_tpu.device, edge_tpu.temperature_c) == ("pcie", "/dev/apex_0", pytest.approx(43.8))
+    assert (edge_tpu.bus, edge_tpu.device) == ("pcie", "/dev/apex_0")
+    assert edge_tpu.temperature_c == pytest.approx(43.8)
     assert record.edge_tpu_library is not None
     assert (record.edge_tpu_library.package, record.edge_tpu_library.version) == ("libedgetpu1-std", "16.0")
     assert record.throttling is None
