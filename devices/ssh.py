@@ -102,7 +102,7 @@ class _Way:
             self._opening.append(address)
             where: dict[str, Any] = {"host": address.host, "port": address.port or ()}
             user = {"username": address.user} if address.user else {}
-            options = await asyncssh.SSHClientConnectionOptions.construct(**where, **user)
+            options = await asyncssh.SSHClientConnectionOptions.construct(config=(), **where, **user)
             jumps = options.tunnel.split(",") if via is None and isinstance(options.tunnel, str) else []
             for jump in jumps:
                 via = await self.open(_jump(jump), via)
@@ -121,11 +121,13 @@ class _Way:
                 )
             except asyncssh.HostKeyNotVerifiable as error:
                 raise host_keys.error(self.target, error.reason) from error
-            except asyncssh.KeyExchangeFailed as error:
-                # A host that used to have an Ed25519 key, say, and now has only another kind, ends here.
+            except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost) as error:
+                # Only kinds of keys that are known are asked for. A host that has another kind now ends it here.
                 if not host_keys.known:
                     raise
                 host_keys.shown = await asyncssh.get_server_host_key(**where, options=options, tunnel=via)
+                if host_keys.is_known():
+                    raise
                 raise host_keys.error(self.target, error.reason) from error
             except asyncssh.PermissionDenied as error:
                 port = "" if options.port == SSH_PORT else f"-p {options.port} "
@@ -200,6 +202,10 @@ class _HostKeys:
             if keys or authorities:
                 break
         return keys, authorities, revoked
+
+    def is_known(self) -> bool:
+        """Say whether the key that is shown is one that the host is known by."""
+        return self.shown in [key for key, _ in self.known]
 
     def client_factory(self) -> Callable[[], asyncssh.SSHClient]:
         """Return what makes a client that takes down the key that is shown, and trusts none that is not known."""

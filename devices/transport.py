@@ -647,7 +647,7 @@ _PUT = """
 if [ -d "$1" ]; then echo "Is a directory" >&2; exit 1; fi
 mkdir -p -- "$(dirname -- "$1")" || exit 1
 trap 'rm -f -- "$2"' EXIT
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT PIPE TERM
 set -C
 cat > "$2" || exit 1
 size=$(($(wc -c < "$2")))
