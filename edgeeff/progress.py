@@ -47,21 +47,23 @@ class Bars:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
         self._bars = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            # The stream itself: what others print is turned away from sys.stderr for a while, the bars are not.
+            console=Console(file=sys.stderr),
             transient=True,
             # Rich would call a pipe a terminal where FORCE_COLOR is set, as CI services do. A closed one is None.
             disable=sys.stderr is None or not sys.stderr.isatty(),
         )
-        self._task = self._bars.add_task("", total=None, visible=False)
+        self._task = self._bars.add_task("", total=None, visible=False, count="")
+        self._done, self._total, self._since = 0, 0, 0.0
 
     def __enter__(self) -> Bars:
         self._bars.start()
@@ -75,8 +77,18 @@ class Bars:
     def stage(self, text: str, total: int = 0) -> None:
         """Show a new stage."""
         self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(text, total=total or None)
+        self._done, self._total, self._since = 0, total, time.perf_counter()
+        self._task = self._bars.add_task(text, total=total or None, count=self._count)
 
     def tick(self) -> None:
         """Move the bar by one."""
-        self._bars.advance(self._task)
+        self._done += 1
+        self._bars.update(self._task, advance=1, count=self._count)
+
+    @property
+    def _count(self) -> str:
+        """How far a stage of known length is and how long the rest may take; nothing for the others."""
+        if not self._total:
+            return ""
+        left = (time.perf_counter() - self._since) / self._done * (self._total - self._done) if self._done else None
+        return f"{self._done}/{self._total}" + ("" if left is None else f", {left:.0f} s left,")
