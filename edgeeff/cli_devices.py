@@ -1,4 +1,4 @@
-"""The commands under `edgeeff devices`: which boards there are and how to reach them.
+"""The commands under `edgeeff devices`: which boards there are, how to reach them, and what they need.
 
 Like the other commands they import their code when they run.
 """
@@ -12,12 +12,14 @@ import click
 from edgeeff.command import common, console, print_json
 
 if TYPE_CHECKING:
+    from edgeeff.devices.setup import SetUp
     from edgeeff.devices.targets import Facts
+    from edgeeff.results import ProbeRecord
 
 
 @click.group()
 def devices() -> None:
-    """List, add and remove the boards to measure on.
+    """List, add, remove, probe and set up the boards to measure on.
 
     A target is a named way to reach a board: over SSH, or this machine, which is called local. Targets are kept in
     targets.toml in the config folder, ~/.config/edgeeff unless EDGEEFF_CONFIG names another.
@@ -143,6 +145,89 @@ def remove(name: str, as_json: bool) -> None:
         print_json({"removed": target})
         return
     click.echo(f"removed: {name}, {target.url}")
+
+
+@devices.command()
+@click.argument("name")
+@common
+def probe(name: str, as_json: bool) -> None:
+    """Show what the board NAME is and what state it is in.
+
+    Model, system, CPU, memory, frequencies, temperature, throttling, runtimes that work, Edge TPU. Sends one file there
+    and removes it again. `local` is this machine.
+
+    \b
+    Examples:
+      edgeeff devices probe local
+      edgeeff devices probe pi5 --json
+    """
+    import asyncio
+
+    from edgeeff.devices import setup as boards
+    from edgeeff.devices import targets, transport
+
+    target = targets.find(name)
+
+    async def ask() -> ProbeRecord:
+        async with transport.connect(target) as board:
+            return await boards.probe(board, target)
+
+    record = asyncio.run(ask())
+    if as_json:
+        print_json(record)
+        return
+    from edgeeff.devices import probe_view
+
+    out = console()
+    probe_view.render(record, out)
+    if record.runtime is None:
+        out.print(f"Next: edgeeff devices setup {name}")
+
+
+@devices.command()
+@click.argument("name")
+@click.option("--offline", is_flag=True, help="Fetch the packages with this machine and send them to the board.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["ai-edge-litert", "tflite-runtime"]),
+    help="The runtime to install.  [default: the newest LiteRT that fits, else tflite-runtime]",
+)
+@click.option("--python", "base", metavar="PATH", help="Make the environment of this Python.  [default: python3]")
+@click.option("--again", is_flag=True, help="Make a new environment even where one works.")
+@common
+def setup(name: str, offline: bool, runtime: str | None, base: str | None, again: bool, as_json: bool) -> None:
+    """Give the board NAME a runtime, if it has none that works.
+
+    Makes a virtual environment in ~/.cache/edgeeff on the board, with the runtime that fits its Python, libc and CPU:
+    up to 140 MB there. Nothing else on the board changes.
+
+    \b
+    Examples:
+      edgeeff devices setup pi5
+      edgeeff devices setup pi5 --offline
+      edgeeff devices setup coral --runtime tflite-runtime
+    """
+    import asyncio
+
+    from edgeeff.devices import setup as boards
+    from edgeeff.devices import targets, transport
+
+    target = targets.find(name)
+
+    def say(step: str) -> None:
+        click.echo(f"{name}: {step}", err=True)
+
+    async def make() -> SetUp:
+        async with transport.connect(target) as board:
+            return await boards.set_up(board, target, offline=offline, runtime=runtime, base=base, again=again, say=say)
+
+    done = asyncio.run(make())
+    if as_json:
+        print_json({"setup": done})
+        return
+    there = ", ".join(f"{one.name} {one.version}" for one in done.probe.runtimes if one.works)
+    click.echo(f"{'ready' if done.packages else 'was ready already'}: {name}, {there}, {done.probe.python.executable}")
+    click.echo(f"Next: edgeeff devices probe {name}")
 
 
 def _figures(facts: Facts) -> list[str]:
