@@ -15,7 +15,7 @@ import re
 import secrets
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,7 +27,7 @@ from edgeeff.devices.builds import Choice, choose
 from edgeeff.devices.targets import Target
 from edgeeff.devices.transport import Completed, Local, Transport
 from edgeeff.errors import DeviceError, InputError, NoCommandError, StorageError
-from edgeeff.results import ProbeRecord
+from edgeeff.results import ProbeRecord, Runtime
 
 FOLDER = ".cache/edgeeff"
 """Below the home folder on the board, in which commands run there."""
@@ -59,10 +59,11 @@ class SetUp:
     """What `set_up` found or made; `packages` is empty when nothing had to be installed."""
 
     python: str
+    """Its path there."""
+    runtime: Runtime
     packages: tuple[str, ...]
     source: str | None
     """"index" or "offline"; None when nothing was installed."""
-    probe: ProbeRecord
 
 
 async def find_python(transport: Transport, target: Target) -> str:
@@ -158,47 +159,49 @@ async def set_up(
     do: no Python or an old one, no build that fits, a full or read-only disk, no network, no pip.
     """
     async with runner_on(transport) as path:
+        first = base or (sys.executable if target.address is None else "python3")
+        known: dict[str, ProbeRecord] = {}
         if not again and base is None:
             say("looking for a runtime")
+            python = await find_python(transport, target)
             with suppress(DeviceError):  # no Python, an old one, or an environment whose Python is gone
-                board = await ready(transport, target, path)
-                if runtime is None or any(one.works and one.name == runtime for one in board.probe.runtimes):
-                    return SetUp(board.python, (), None, board.probe)
+                known[python] = await _probe(transport, target, python, path)
+            for one in known[python].runtimes if python in known else ():
+                if one.works and runtime in {None, one.name}:
+                    there = known[python].python.executable
+                    return SetUp(there, Runtime(one.name, one.version or "unknown"), (), None)
         if target.python is not None:
             raise InputError(
                 f"'{target.name}' is to use {target.python}, which setup does not change; install a runtime for it "
                 f"yourself ({target.python} -m pip install ai-edge-litert), or let setup make an environment: "
                 f"edgeeff devices add {target.name} {target.url} --replace, without --python"
             )
-        base, board_now = await _base(transport, target, base, path)
+        if first in known:
+            chosen, board = first, known[first]
+        else:
+            chosen, board = await _base(transport, target, first, () if base else NEWER_PYTHONS, path)
         try:
-            choice = choose(board_now.python, board_now.system.machine, runtime)
+            choice = choose(board.python, board.system.machine, runtime)
         except DeviceError as error:
             raise DeviceError(f"{target.name}: {error}") from error
-        _check_disk(target, board_now)
+        _check_disk(target, board)
         made = f"{FOLDER}/venv-{secrets.token_hex(8)}"
         try:
-            say(f"making a virtual environment of {base} (Python {board_now.python.version})")
-            folder = await _make(transport, target, base, made, choice)
+            say(f"making a virtual environment of {chosen} (Python {board.python.version})")
+            folder = await _make(transport, target, chosen, made, choice)
             if offline:
-                await _install_offline(transport, target, made, folder, choice, say)
+                await _install_offline(transport, made, folder, choice, say)
             else:
                 say(f"installing {', '.join(choice.packages)} with the board's pip")
-                await _install_from_index(transport, target, base, made, folder, choice, board_now)
+                await _install_from_index(transport, target, chosen, made, folder, choice, board)
             say("trying the runtime")
-            await _check(transport, target, f"{made}/bin/python", path, choice)
+            python, found = await _check(transport, target, f"{made}/bin/python", path, choice)
             await _do(transport, ["/bin/sh", "-c", _REPLACE, "sh", made, VENV], SMALL_LIMIT_S, f"moving {VENV}")
         except BaseException:
             with suppress(DeviceError):  # what went wrong is the news
                 await transport.remove(made)
             raise
-        python = f"{VENV}/bin/python"
-        return SetUp(
-            python,
-            choice.packages,
-            "offline" if offline else "index",
-            await _probe(transport, target, python, path),
-        )
+        return SetUp(python.replace(made, VENV), found, choice.packages, "offline" if offline else "index")
 
 
 async def _probe(transport: Transport, target: Target, python: str, path: str) -> ProbeRecord:
@@ -215,14 +218,15 @@ async def _probe(transport: Transport, target: Target, python: str, path: str) -
         raise DeviceError(f"{target.name}: {error}") from error
 
 
-async def _base(transport: Transport, target: Target, asked: str | None, path: str) -> tuple[str, ProbeRecord]:
-    """Return the Python to make an environment of, and what it says of the board: python3, or the newest of others."""
-    first = asked or (sys.executable if target.address is None else "python3")
+async def _base(
+    transport: Transport, target: Target, first: str, others: Sequence[str], path: str
+) -> tuple[str, ProbeRecord]:
+    """Return the Python to make an environment of, and what it says of the board: the first that can say something."""
     try:
         return first, await _probe(transport, target, first, path)
     except DeviceError as error:
         problem = error
-    for other in () if asked else NEWER_PYTHONS:
+    for other in others:
         with suppress(DeviceError):
             return other, await _probe(transport, target, other, path)
     raise problem
@@ -282,7 +286,7 @@ async def _install_from_index(
 
 
 async def _install_offline(
-    transport: Transport, target: Target, made: str, folder: str, choice: Choice, say: Callable[[str], None]
+    transport: Transport, made: str, folder: str, choice: Choice, say: Callable[[str], None]
 ) -> None:
     """Fetch the wheels for the board's platform here, send them, and unpack them there."""
     with tempfile.TemporaryDirectory(prefix="edgeeff-") as temporary:
@@ -321,7 +325,8 @@ async def fetch(choice: Choice, folder: Path) -> list[Path]:
     raise InputError(f"pip cannot fetch the packages for {choice.platform}: {_error_line(done)}")
 
 
-async def _check(transport: Transport, target: Target, python: str, path: str, choice: Choice) -> None:
+async def _check(transport: Transport, target: Target, python: str, path: str, choice: Choice) -> tuple[str, Runtime]:
+    """Return the Python's path there and the runtime that was installed, which has to work."""
     board = await _probe(transport, target, python, path)
     found = next((one for one in board.runtimes if one.name == choice.build.runtime), None)
     if found is None or not found.works:
@@ -329,6 +334,7 @@ async def _check(transport: Transport, target: Target, python: str, path: str, c
             f"{target.name}: {choice.packages[0]} was installed and does not work there: "
             f"{found.problem if found else 'its Python does not find it'}"
         )
+    return board.python.executable, Runtime(found.name, found.version or "unknown")
 
 
 async def _do(transport: Transport, argv: list[str], time_limit_s: float, what: str) -> Completed:

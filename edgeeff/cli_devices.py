@@ -223,10 +223,10 @@ def setup(name: str, offline: bool, runtime: str | None, base: str | None, again
 
     done = asyncio.run(make())
     if as_json:
-        print_json({"setup": done})
+        print_json({"target": target, "setup": done})
         return
-    there = ", ".join(f"{one.name} {one.version}" for one in done.probe.runtimes if one.works)
-    click.echo(f"{'ready' if done.packages else 'was ready already'}: {name}, {there}, {done.probe.python.executable}")
+    state = "ready" if done.packages else "was ready already"
+    click.echo(f"{state}: {name}, {done.runtime.name} {done.runtime.version}, {done.python}")
     click.echo(f"Next: edgeeff devices probe {name}")
 
 

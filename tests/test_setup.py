@@ -171,8 +171,8 @@ async def test_a_board_without_a_runtime_is_not_ready(board: Board) -> None:
 async def test_a_runtime_that_is_there_is_found(board: Board) -> None:
     board.command("python3", f'exec {shlex.quote(sys.executable)} "$@"')
     done = await setup.set_up(board, TARGET)
-    assert (done.python, done.packages, done.source) == ("python3", (), None)
-    assert done.probe.runtime is not None
+    assert Path(done.python).samefile(sys.executable)
+    assert (done.runtime.name, done.packages, done.source) == ("ai-edge-litert", (), None)
     assert not (board.home / ".cache").exists()
 
 
@@ -181,14 +181,12 @@ async def test_from_the_index(board: Board) -> None:
     board.python(pip=PIP)
     steps: list[str] = []
     done = await setup.set_up(board, TARGET, say=steps.append)
-    assert (done.python, done.source) == (".cache/edgeeff/venv/bin/python", "index")
-    assert done.probe.runtime is not None
-    assert done.probe.python.executable == str(board.home / done.python)
-    assert done.packages == choose(done.probe.python, done.probe.system.machine).packages
+    assert (done.python, done.source) == (str(board.home / setup.VENV / "bin/python"), "index")
+    assert (done.runtime.name, done.packages[0]) == ("ai-edge-litert", "ai-edge-litert>=2.2,<3")
     assert board.leftovers == []
     assert steps[0] == "looking for a runtime"
     found = await setup.set_up(board, TARGET)
-    assert (found.python, found.packages) == (done.python, ())
+    assert (found.python, found.runtime, found.packages) == (done.python, done.runtime, ())
 
 
 @in_a_loop
@@ -196,8 +194,7 @@ async def test_offline(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     board.python('s/"pip": "[^"]*"/"pip": null/', 's/"venv": true/"venv": false/')
     monkeypatch.setattr(setup, "fetch", wheels)
     done = await setup.set_up(board, TARGET, offline=True)
-    assert (done.python, done.source) == (".cache/edgeeff/venv/bin/python", "offline")
-    assert done.probe.runtime is not None
+    assert (done.python, done.source) == (str(board.home / setup.VENV / "bin/python"), "offline")
     assert board.leftovers == []
     again = await setup.set_up(board, TARGET, offline=True, again=True)
     assert again.packages == done.packages
