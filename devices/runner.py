@@ -1,8 +1,9 @@
 """The one file that runs on a board: it says what the board is, or measures a .tflite file, in JSON lines.
 
-Standard library, NumPy and whichever runtime is there (LiteRT or tflite-runtime); Python 3.9 and later. `hello` and
-`probe` need neither NumPy nor a runtime. What is not readable is null; nothing here interprets what it reads, that is
-left to the machine that asked. Times are seconds, sizes bytes, frequencies hertz, temperatures degrees Celsius.
+Standard library, NumPy and whichever runtime is there (LiteRT or tflite-runtime); Python 3.9 and later. `hello`,
+`probe` and `state` need neither NumPy nor a runtime. What is not readable is null; nothing here interprets what it
+reads, that is left to the machine that asked. Times are seconds, sizes bytes, frequencies hertz, temperatures degrees
+Celsius.
 
     python runner.py '{"mode": "probe"}'
     python runner.py '{"mode": "measure", "model": "b2_int8.tflite", "threads": 1}'
@@ -31,7 +32,7 @@ if sys.version_info < (3, 9):  # noqa: UP036 - boards have what they have
     sys.exit(1)
 
 DEFAULTS: dict[str, Any] = {
-    "mode": "measure",  # or "probe", "hello"
+    "mode": "measure",  # or "probe", "state", "hello"
     "root": "/",  # /proc, /sys, /dev, /etc, /usr and /var are read below it
     "model": "",
     "threads": 1,
@@ -753,15 +754,18 @@ def load(module: Any, name: str, tree: Tree, options: dict[str, Any]) -> Any:
 
 def fill_inputs(interpreter: Any, seed: int) -> None:
     """Give every input noise: pixels of 0 to 255, less 128 for int8."""
+    import random  # NumPy's own takes 8 MB more
+
     import numpy
 
-    random = numpy.random.default_rng(seed)
+    generator = random.Random(seed)  # noqa: S311 - noise
     for detail in interpreter.get_input_details():
         dtype = numpy.dtype(detail["dtype"])
         if dtype.kind not in "biuf":
             raise Failure("model", f"the input {detail.get('name')} takes {dtype}: no noise can be made for that")
-        noise = random.integers(0, 2 if dtype.kind == "b" else 256, detail["shape"])
-        interpreter.set_tensor(detail["index"], (noise - 128 if dtype == numpy.int8 else noise).astype(dtype))
+        shape = [int(size) for size in detail["shape"]]
+        noise = numpy.frombuffer(generator.randbytes(int(numpy.prod(shape))), numpy.uint8).reshape(shape)
+        interpreter.set_tensor(detail["index"], noise.view(dtype) if dtype == numpy.int8 else noise.astype(dtype))
 
 
 def median(values: list[float]) -> float:
@@ -1002,6 +1006,7 @@ def read_options(argument: str) -> dict[str, Any]:
 MODES: dict[str, Callable[[Tree, dict[str, Any]], None]] = {
     "hello": lambda tree, options: send("hello", python=python()),
     "probe": lambda tree, options: send("probe", **probe(tree)),
+    "state": lambda tree, options: send("state", phase="start", **state(tree)),
     "measure": measure_model,
 }
 

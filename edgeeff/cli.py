@@ -12,6 +12,7 @@ import click
 
 from edgeeff import __version__
 from edgeeff.cli_devices import devices
+from edgeeff.cli_profile import profile
 from edgeeff.command import common, console, print_json
 from edgeeff.errors import InputError
 
@@ -333,3 +334,4 @@ def _number(value: float | None) -> str:
 
 
 main.add_command(devices)
+main.add_command(profile)

@@ -6,6 +6,8 @@ that schema's version; a reader takes every version up to its own and refuses ne
 History of the schema versions:
   conversion  1  first
   profile     1  first
+  profile     2  verdict, target, what the board did, p99, dispersion, outliers, figures of each process, PSS,
+                 throughput, minutes, end-to-end; the delegate is the one that was used
   demo        1  first
   probe       1  first
 """
@@ -169,19 +171,69 @@ class Latency:
     """95 % bootstrap interval of the p50, resampled over processes."""
     runs: int
     processes: int
+    p99_s: float | None = None
+    """From 1,000 runs on; fewer cannot tell."""
+    mad_s: float | None = None
+    """Median absolute deviation from the median; None in records of version 1, as is all that follows."""
+    outliers: int | None = None
+    """Runs further from the median than 3.5 / 0.6745 times that; they count in every figure."""
+    process_p50_s: tuple[float, ...] = ()
+    """The p50 of every process, in their order."""
+
+
+@dataclass(frozen=True)
+class Minute:
+    """One minute of a sustained measurement; the last one may be shorter."""
+
+    minute: int
+    p50_s: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """From an image file to scores: the median seconds of every step, and of all together."""
+
+    image: str
+    runs: int
+    decode_s: float
+    resize_s: float
+    quantize_s: float
+    """Copying the pixels in, as the type that the model takes."""
+    invoke_s: float
+    """Running the model and copying its scores out."""
+    total_s: float
+    total_p90_s: float
+
+
+@dataclass(frozen=True)
+class BoardSummary:
+    """What the board did while it was measured, over all samples between timed runs; None where it does not tell."""
+
+    samples: int
+    start_temperature_c: float | None
+    max_temperature_c: float | None
+    min_hz: float | None
+    """Lowest frequency of any CPU, as the kernel asked for it."""
+    max_hz: float | None
+    throttled: tuple[str, ...]
+    """What the throttle bits said at any moment of it."""
+    start_load_1m: float | None
+    min_available_bytes: int | None
+    max_swap_used_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileRecord(Record):
-    """Latency and memory of one file on one device."""
+    """Latency and memory of one file on one device; the fields with defaults came with version 2."""
 
     schema: ClassVar[str] = "edgeeff/profile"
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
 
     model: ModelFile
     threads: int
     mode: str
-    """"quick" or "full"; quick figures are for a first look, not for a report."""
+    """"quick", "full" or "sustained"; quick figures are for a first look, not for a report."""
     latency: Latency
     import_s: float
     load_s: float
@@ -189,6 +241,62 @@ class ProfileRecord(Record):
     peak_rss_bytes: int
     runtime_rss_bytes: int
     """Memory of the process after importing the runtime, before the model is loaded."""
+    target: str = "local"
+    page_cache: str = "unknown"
+    """Where the file was when it was loaded: "warm" (in memory), "cold" (on disk), "mixed" or "unknown"."""
+    pss_bytes: int | None = None
+    """The process's share of memory, the largest that was seen; not read within timed runs, so no peak."""
+    model_bytes: int | None = None
+    """Anonymous memory that loading and the first inference took: the arena, repacked weights, and what else the
+    runtime allocates. No runtime tells its arena alone."""
+    throughput_per_s: float | None = None
+    """Inferences per second of the timed stretches, one after the other."""
+    delegated_parts: int | None = None
+    """Parts of the network that the delegate took; None where the runtime does not tell."""
+    minutes: tuple[Minute, ...] = ()
+    time_to_throttle_s: float | None = None
+    """Of a sustained measurement: seconds until the CPU was slowed; None when it was not, or nothing tells."""
+    end_to_end: EndToEnd | None = None
+    board: BoardSummary | None = None
+    verdict: Verdict | None = None
+    options: dict[str, float] = field(default_factory=dict)
+    """What every measuring process was asked for."""
+
+
+@dataclass(frozen=True)
+class FleetSummary:
+    """One file at one thread count on several boards."""
+
+    model: str
+    threads: int
+    boards: int
+    p50_s: float
+    """The median board's."""
+    min_s: float
+    """The fastest board's p50."""
+    max_s: float
+    between_s: float
+    """Standard deviation between boards, with what the processes of one board differ among each other taken off."""
+    within_s: float
+    """Standard deviation between the processes of one board."""
+    outliers: tuple[str, ...]
+    """Boards whose p50 is further from the median than 3.5 / 0.6745 median absolute deviations; told from 4 on."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed from an older record to a newer one; the ratio is the newer p50 divided by the older one."""
+
+    model: str
+    target: str
+    threads: int
+    before_s: float
+    after_s: float
+    ratio: float
+    interval: tuple[float, float]
+    """95 % bootstrap interval of the ratio, resampled over the processes of both."""
+    differences: tuple[str, ...]
+    """What else differs between the two, where comparing was forced."""
 
 
 @dataclass(frozen=True)

@@ -611,7 +611,7 @@ def test_without_an_argument_it_says_how_it_is_used() -> None:
         ("b2.tflite", "the argument is no JSON (Expecting value: line 1 column 1 (char 0)): b2.tflite"),
         ("[1]", "the argument is no JSON object: [1]"),
         ('{"modle": "b2"}', "unknown options modle; there are mode, root, model, "),
-        ('{"mode": "fly"}', "the mode 'fly' is none of hello, probe, measure"),
+        ('{"mode": "fly"}', "the mode 'fly' is none of hello, probe, state, measure"),
         ('{"delegate": "gpu"}', "the delegate 'gpu' is none of auto, xnnpack, none, edgetpu"),
         ("{}", "to measure takes a model: give its path"),
     ],

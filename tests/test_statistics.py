@@ -41,7 +41,7 @@ def test_a_summary_has_the_known_values() -> None:
 
 
 def test_one_run_is_summarized() -> None:
-    expected = Latency(p50_s=0.25, p90_s=0.25, mean_s=0.25, min_s=0.25, interval_s=(0.25, 0.25), runs=1, processes=1)
+    expected = Latency(0.25, 0.25, 0.25, 0.25, (0.25, 0.25), 1, 1, mad_s=0.0, outliers=0, process_p50_s=(0.25,))
     assert summarize_latency([np.array([0.25])]) == expected
 
 

@@ -1,0 +1,192 @@
+"""The command `edgeeff profile`: how fast and how big a file is on a board, or on many.
+
+Like the other commands it imports its code when it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeeff.command import common, console, print_json
+from edgeeff.errors import DeviceError, EdgeeffError, GateError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeeff.devices.profile import Failure
+    from edgeeff.results import Comparison, ProfileRecord
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
+@click.option(
+    "--target",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Where to measure (`edgeeff devices list`); several at once when given again.  [default: local]",
+)
+@click.option("--threads", default="1", show_default=True, metavar="N,N...", help="Threads, one count after the other.")
+@click.option(
+    "--delegate",
+    type=click.Choice(["auto", "xnnpack", "none", "edgetpu"]),
+    default="auto",
+    show_default=True,
+    help="What runs the model; auto is what the runtime takes by itself.",
+)
+@click.option("--quick", is_flag=True, help="3 processes of 1 second: for a first look, and marked as such.")
+@click.option(
+    "--duration",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Timed runs per process, in seconds; less than 10 counts as quick.  [default: 10, quick 1]",
+)
+@click.option(
+    "--sustained",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MINUTES",
+    help="One process of so many minutes instead: p50 by minute, and the time until the board slows down.",
+)
+@click.option("--end-to-end", "image", type=PATH, metavar="IMAGE", help="Time decoding and resizing this image, too.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    default=Path(),
+    metavar="DIR",
+    help="Folder for the records, one .profile.json for each.  [default: this one]",
+)
+@click.option("--compare", type=PATH, metavar="OLD.json", help="Say what changed since an older record, with interval.")
+@click.option("--force", is_flag=True, help="Compare although device, runtime, threads or emulation differ.")
+@click.option("--resume", is_flag=True, help="Go on with a measurement that failed or was interrupted.")
+@click.option("--keep", is_flag=True, help="Leave the files on the board, for the next time.")
+@click.option("--require-valid", is_flag=True, help="Exit with 1 when a verdict is invalid.")
+@common
+def profile(
+    files: tuple[Path, ...],
+    names: tuple[str, ...],
+    threads: str,
+    delegate: Any,
+    quick: bool,
+    duration: float | None,
+    sustained: float | None,
+    image: Path | None,
+    output: Path,
+    compare: Path | None,
+    force: bool,
+    resume: bool,
+    keep: bool,
+    require_valid: bool,
+    as_json: bool,
+) -> None:
+    """Measure .tflite files on boards: latency, memory, heat.
+
+    FILE... are measured in turn, 5 fresh processes for each file and thread count; then percentiles with an interval, memory, and
+    a verdict: valid, or invalid with the reasons. Times are in ms here and in seconds in the records. When a board
+    fails the others go on, and the exit code is 3; --resume measures what is missing.
+
+    \b
+    Examples:
+      edgeeff profile lite0_int8.tflite --quick
+      edgeeff profile b0_int8.tflite b1_int8.tflite --target pi4 --threads 1,4
+      edgeeff profile b0_int8.tflite --target pi4 --target pi5 --json
+      edgeeff profile b0_int8.tflite --target pi4 --sustained 15
+      edgeeff profile b0_int8.tflite --end-to-end photo.jpg
+    """
+    import asyncio
+
+    from edgeeff.devices import figures, targets
+    from edgeeff.devices import profile as profiling
+    from edgeeff.devices.profile_view import Live, render
+
+    chosen = [targets.find(name) for name in dict.fromkeys(names)] or [targets.LOCAL]
+    for target in chosen:
+        _ = target.address  # raises where nobody said how to reach it
+    plan = profiling.Plan(
+        files,
+        _threads(threads),
+        delegate,
+        profiling.protocol(quick=quick, duration_s=duration, sustained_min=sustained),
+        image,
+        keep,
+    )
+    before = None if compare is None else _older(compare)
+
+    def path(record: ProfileRecord) -> Path:
+        return output / profiling.file_name(record, plan)
+
+    with Live() as live:
+        outcomes = asyncio.run(profiling.measure_all(chosen, plan, output=output, resume=resume, watch=live.watch))
+    records = [record for outcome in outcomes for record in outcome.records]
+    fleet = figures.fleet(records)
+    failures = list(profiling.failures(outcomes))
+    comparisons: list[Comparison] = []
+    problem = _problem(failures)
+    if before is not None and problem is None:
+        comparisons = [figures.compare(before, record, force=force) for record in records]
+    if as_json:
+        document = {
+            "records": records,
+            "fleet": fleet,
+            "comparisons": comparisons,
+            "failures": [_failure(failure) for failure in failures],
+        }
+        print_json(document)
+    else:
+        render(records, fleet, comparisons, [str(path(record)) for record in records], console())
+    if problem is not None:
+        raise problem
+    if require_valid:
+        _require_valid(records)
+
+
+def _threads(text: str) -> tuple[int, ...]:
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1 or max(counts) > 1024:
+        raise InputError(f"--threads '{text}' is no list of thread counts; for example --threads 1,2,4")
+    return counts
+
+
+def _older(path: Path) -> ProfileRecord:
+    from edgeeff.results import ProfileRecord, read_record
+
+    record = read_record(path)
+    if not isinstance(record, ProfileRecord):
+        raise InputError(f"{path} is a record of {record.schema}; --compare takes one that edgeeff profile wrote")
+    return record
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    case = failure.case
+    return {
+        "target": failure.target,
+        "model": case.model if case is not None else None,
+        "threads": case.threads if case is not None else None,
+        "error": type(failure.error).__name__,
+        "message": str(failure.error),
+    }
+
+
+def _problem(failures: Sequence[Failure]) -> EdgeeffError | None:
+    """Return what to end with: the one failure as it is, or all of them, as the board's when one is."""
+    if not failures:
+        return None
+    if len(failures) == 1:
+        return failures[0].error
+    lines = "".join(f"\n- {failure.error}" for failure in failures)
+    kind = DeviceError if any(isinstance(failure.error, DeviceError) for failure in failures) else InputError
+    return kind(f"{len(failures)} measurements failed:{lines}")
+
+
+def _require_valid(records: Sequence[ProfileRecord]) -> None:
+    invalid = [record for record in records if record.verdict is not None and not record.verdict.valid]
+    if invalid:
+        raise GateError(f"{len(invalid)} of {len(records)} measurements are invalid; the reasons are in their verdicts")
