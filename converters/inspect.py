@@ -395,12 +395,13 @@ class _Answer:
 
 
 def _ask_runtime(path: Path) -> _Answer:
-    # The child gets this process's search path, and not the folder of this file: an `inspect.py` lies there.
+    # The child gets this process's search path, and not the folder of this file, where an `inspect.py` lies, nor the
+    # working folder, where a user's `json.py` may lie.
     program = (
-        "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+        "import sys; sys.path[:] = sys.argv[1].split(':'); "
         "from edgeeff.converters.inspect import report_partitions as report; report(sys.argv[2])"
     )
-    command = [sys.executable, "-c", program, json.dumps(sys.path), str(path.resolve())]
+    command = [sys.executable, "-c", program, ":".join(sys.path), str(path.resolve())]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
