@@ -26,7 +26,7 @@ from edgeeff.devices.targets import LOCAL, Target
 from edgeeff.devices.transport import Transport
 from edgeeff.errors import DeviceError, DroppedError, EdgeeffError, InputError, ModelError, OutputError, TimeLimitError
 from edgeeff.files import write_atomic
-from edgeeff.results import Device, ModelFile, ProbeRecord, ProfileRecord, this_device, to_json
+from edgeeff.results import Device, ModelFile, ProfileRecord, Runtime, this_device, to_json
 
 START_LIMIT_S = 180.0
 """Time that a process may take to import, load and end: an emulated board imports for half a minute."""
@@ -160,7 +160,7 @@ async def measure_all(
     output: Path | None = None,
     resume: bool = False,
     watch: Watch = _unwatched,
-    connect: Connect = transports.connect,
+    connect: Connect | None = None,
     at_once: int = AT_ONCE,
     device: Device | None = None,
 ) -> tuple[Outcome, ...]:
@@ -173,6 +173,7 @@ async def measure_all(
     nothing can be written; what happens on a board is in its outcome.
     """
     cases = _cases(plan)
+    reach = connect or transports.connect
     if output is not None:
         _folder(output)
     stores = {target.name: Partial(output, target.name, resume=resume) for target in targets if output is not None}
@@ -180,7 +181,7 @@ async def measure_all(
 
     async def one(target: Target) -> Outcome:
         async with limit:
-            return await _measure_on(target, plan, cases, stores.get(target.name), output, watch, connect, device)
+            return await _measure_on(target, plan, cases, stores.get(target.name), output, watch, reach, device)
 
     outcomes = await _together([one(target) for target in targets])
     if not any(outcome.failures for outcome in outcomes):
@@ -243,20 +244,23 @@ async def _measure_on(
         async with AsyncExitStack() as stack:
             watch(target.name, None, {"event": "connecting"})
             transport = await stack.enter_async_context(connect(target))
-            python = await setup.find_python(transport, target)
-            probe = None if device is not None else await _probe(transport, target, python)
             program = await stack.enter_async_context(setup.runner_on(transport, cache=plan.keep))
+            if device is None:
+                ready = await setup.ready(transport, target, program)
+                python, who, runtime = ready.python, ready.probe.device, ready.probe.runtime
+            else:
+                python, who, runtime = await setup.find_python(transport, target), device, None
             watch(target.name, None, {"event": "sending"})
             there = await stack.enter_async_context(_files_on(transport, target, plan, cases))
-            who = probe.device if probe is not None else device or this_device()
-            board = _Board(target, transport, [python, program], there, plan, who, probe, store, watch)
+            board = _Board(target, transport, [python, program], there, plan, who, runtime, store, watch)
             async for result in board.measure(cases):
                 if isinstance(result, Failure):
                     failures.append(result)
                     watch(target.name, result.case, {"event": "failed", "message": str(result.error)})
                     continue
                 if output is not None:
-                    write_atomic(output / file_name(result, plan), to_json(result).encode("utf-8"))
+                    name = file_name(result.model.path, result.target, result.threads, plan)
+                    write_atomic(output / name, to_json(result).encode("utf-8"))
                 records.append(result)
     except OutputError:
         raise
@@ -265,19 +269,6 @@ async def _measure_on(
         watch(target.name, None, {"event": "failed", "message": str(error)})
     watch(target.name, None, {"event": "finished"})
     return Outcome(target.name, tuple(records), tuple(failures))
-
-
-async def _probe(transport: Transport, target: Target, python: str) -> ProbeRecord:
-    probe = await setup.probe(transport, target, python=python)
-    if probe.runtime is None:
-        problems = "".join(f"\n  {one.name} {one.version}: {one.problem}" for one in probe.runtimes)
-        ways = (
-            "install one: python -m pip install 'edgeeff[device]'"
-            if target.address is None
-            else f"set the board up: edgeeff devices setup {target.name}"
-        )
-        raise DeviceError(f"{target.name}: no runtime works with {probe.python.executable} there; {ways}{problems}")
-    return probe
 
 
 @asynccontextmanager
@@ -327,7 +318,8 @@ class _Board:
     there: dict[str, str]
     plan: Plan
     device: Device
-    probe: ProbeRecord | None
+    runtime: Runtime | None
+    """What measuring will use, where that was asked before."""
     store: Partial | None
     watch: Watch
     start_c: float | None = None
@@ -369,7 +361,7 @@ class _Board:
 
     def _key(self, case: Case) -> dict[str, Any]:
         plan = self.plan
-        device, runtime = self.device, self.probe.runtime if self.probe else None
+        device, runtime = self.device, self.runtime
         return {
             "sha256": case.model.sha256,
             "threads": case.threads,
@@ -506,9 +498,9 @@ def failures(outcomes: Sequence[Outcome]) -> Iterator[Failure]:
         yield from outcome.failures
 
 
-def file_name(record: ProfileRecord, plan: Plan) -> str:
+def file_name(model: str, target: str, threads: int, plan: Plan) -> str:
     """Return the name of a record's file: model, target, threads, and what is not as usual."""
-    parts = [Path(record.model.path).name.removesuffix(".tflite"), record.target, f"t{record.threads}"]
+    parts = [Path(model).name.removesuffix(".tflite"), target, f"t{threads}"]
     parts += [plan.delegate] if plan.delegate != "auto" else []
-    parts += [record.mode] if record.mode != "full" else []
+    parts += [plan.protocol.mode] if plan.protocol.mode != "full" else []
     return ".".join([*parts, "profile.json"])

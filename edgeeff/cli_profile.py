@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeeff.command import common, console, print_json
-from edgeeff.errors import DeviceError, EdgeeffError, GateError, InputError
+from edgeeff.errors import DeviceError, DroppedError, EdgeeffError, GateError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,9 +86,9 @@ def profile(
 ) -> None:
     """Measure .tflite files on boards: latency, memory, heat.
 
-    FILE... are measured in turn, 5 fresh processes for each file and thread count; then percentiles with an interval, memory, and
-    a verdict: valid, or invalid with the reasons. Times are in ms here and in seconds in the records. When a board
-    fails the others go on, and the exit code is 3; --resume measures what is missing.
+    FILE... are measured in turn, 5 fresh processes for each file and thread count; then come percentiles with an
+    interval, memory, and a verdict: valid, or invalid with the reasons. Times are in ms here and in seconds in the
+    records. When a board fails the others go on, and the exit code is 3; --resume measures what is missing.
 
     \b
     Examples:
@@ -116,9 +116,15 @@ def profile(
         keep,
     )
     before = None if compare is None else _older(compare)
-
-    def path(record: ProfileRecord) -> Path:
-        return output / profiling.file_name(record, plan)
+    if compare is not None:
+        written = [
+            output / profiling.file_name(file.name, target.name, count, plan)
+            for file in files
+            for target in chosen
+            for count in plan.threads
+        ]
+        if compare.resolve() in [path.resolve() for path in written]:
+            raise InputError(f"{compare} would be overwritten; choose another folder for what is new: --output after")
 
     with Live() as live:
         outcomes = asyncio.run(profiling.measure_all(chosen, plan, output=output, resume=resume, watch=live.watch))
@@ -127,8 +133,11 @@ def profile(
     failures = list(profiling.failures(outcomes))
     comparisons: list[Comparison] = []
     problem = _problem(failures)
-    if before is not None and problem is None:
-        comparisons = [figures.compare(before, record, force=force) for record in records]
+    if before is not None:
+        try:
+            comparisons = [figures.compare(before, record, force=force) for record in records]
+        except InputError as error:
+            problem = problem or error
     if as_json:
         document = {
             "records": records,
@@ -138,7 +147,8 @@ def profile(
         }
         print_json(document)
     else:
-        render(records, fleet, comparisons, [str(path(record)) for record in records], console())
+        paths = [str(output / profiling.file_name(one.model.path, one.target, one.threads, plan)) for one in records]
+        render(records, fleet, comparisons, paths, console())
     if problem is not None:
         raise problem
     if require_valid:
@@ -180,7 +190,9 @@ def _problem(failures: Sequence[Failure]) -> EdgeeffError | None:
     if not failures:
         return None
     if len(failures) == 1:
-        return failures[0].error
+        error = failures[0].error
+        # With what arrived before, the measurement need not begin anew.
+        return DroppedError(f"{error}; go on with --resume") if isinstance(error, DroppedError) else error
     lines = "".join(f"\n- {failure.error}" for failure in failures)
     kind = DeviceError if any(isinstance(failure.error, DeviceError) for failure in failures) else InputError
     return kind(f"{len(failures)} measurements failed:{lines}")

@@ -34,7 +34,8 @@ def main() -> None:
         protocol = profile.Protocol("full", processes=arguments.runs, options={"duration_s": 3.0, "runs": 5})
         records = profile.measure(list(paths.values()), threads=1, protocol=protocol)
     base = records[0]
-    print(f"{arguments.variant}, {base.runtime.name} {base.runtime.version}, 1 thread, {base.device.cpu}")
+    runtime = f"{base.runtime.name} {base.runtime.version}" if base.runtime else "unknown runtime"
+    print(f"{arguments.variant}, {runtime}, 1 thread, {base.device.cpu}")
     print(f"{'scheme':12s} {'MB':>7s} {'of float32':>11s} {'p50 ms':>9s} {'of float32':>11s}")
     for scheme, record in zip(paths, records, strict=True):
         size, latency = record.model.size_bytes, record.latency.p50_s
