@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from edgeeff.results import ConversionRecord, DemoRecord
 
+MADE = "made by edgeeff"
+"""How the demo begins the names of images that are no photographs."""
+
 
 def table(*columns: str) -> Table:
     """Return an empty table: the first column to the left, figures to the right, nothing wrapped."""
@@ -87,12 +90,13 @@ def demo(record: DemoRecord, console: Console) -> None:
         figures.add_row(name, megabytes(first), megabytes(second), f"{second / first:.2f}")
     device = left.device
     console.print(
-        f"EfficientNet-Lite0 with its ImageNet weights on {device.name} ({device.machine}, {device.cores} cores), "
-        f"quick mode: {left.latency.processes} processes each, in turn",
+        f"EfficientNet-Lite0 with its ImageNet weights on {escape(device.name)} "
+        f"({device.machine}, {device.cores} cores), quick mode: {left.latency.processes} processes each, in turn",
         soft_wrap=True,
     )
     console.print(figures)
-    seen = table("sample photograph", "float32", "", "int8", "")
+    made = all(photograph.name.startswith(MADE) for photograph in record.photographs)
+    seen = table("sample image" if made else "sample photograph", "float32", "", "int8", "")
     for photograph in record.photographs:
         seen.add_row(
             escape(photograph.name),
@@ -103,13 +107,14 @@ def demo(record: DemoRecord, console: Console) -> None:
         )
     if record.photographs:
         console.print(seen)
-        console.print(f"Same best class on {record.agreement:.0%} of {len(record.photographs)} photographs.")
+        what = "images made by edgeeff" if made else "photographs"
+        console.print(f"Same best class on {record.agreement:.0%} of {len(record.photographs)} {what}.")
     int8 = record.int8_conversion
     images = f"{int8.calibration.count} images made by edgeeff"
     console.print(
         f"\nThe int8 file passed {len(int8.checks)} checks and was calibrated with {images}. "
         f"All this took {record.seconds:.0f} s.\n"
-        f"It is {int8.model.path}; what to do next:\n"
+        f"It is {escape(int8.model.path)}; what to do next:\n"
         "  edgeeff inspect FILE.tflite               what is inside\n"
         "  edgeeff variants                          which sizes there are\n"
         "  edgeeff convert --variant lite2           another size\n"
