@@ -26,6 +26,7 @@ KEEPALIVE_S = 10.0
 """How often a silent board is asked whether it is still there, unless ~/.ssh/config says otherwise."""
 KEEPALIVES = 3
 """How many of these may stay unanswered."""
+SYSTEM_KNOWN_HOSTS = Path("/etc/ssh/ssh_known_hosts")
 CLOSE_LIMIT_S = 2.0
 """How long a polite goodbye may take."""
 
@@ -163,9 +164,9 @@ class _Way:
             ) from error
         except asyncssh.ChannelOpenError as error:
             raise UnreachableError(f"{name}: the jump host cannot reach {self.at}: {error.reason}") from error
-        except asyncssh.DisconnectError as error:
+        except (asyncssh.DisconnectError, ConnectionError) as error:
             raise UnreachableError(
-                f"{name}: {self.at} ended the connection before the login ({error.reason}); is it an SSH server, "
+                f"{name}: {self.at} ended the connection before the login ({error}); is it an SSH server, "
                 "and not too busy for another connection?"
             ) from error
         except OSError as error:
@@ -255,7 +256,7 @@ def _known_hosts_files(options: asyncssh.SSHClientConnectionOptions) -> list[tup
     # None would tell asyncssh to trust everybody ("UserKnownHostsFile none"); edgeeff trusts whom it knows.
     named = options.known_hosts if isinstance(options.known_hosts, list) else []
     paths = [Path(str(name)).expanduser() for name in named] or [Path("~/.ssh/known_hosts").expanduser()]
-    paths += [Path("/etc/ssh/ssh_known_hosts"), _own_known_hosts()]
+    paths += [SYSTEM_KNOWN_HOSTS, _own_known_hosts()]
     read = []
     for path in paths:
         if path.is_file():
@@ -282,10 +283,14 @@ async def _close(connections: Sequence[asyncssh.SSHClientConnection]) -> None:
 def _jump(text: str) -> Address:
     """Read one hop of ProxyJump, `[user@]host[:port]`."""
     user, _, rest = text.strip().removeprefix("ssh://").rpartition("@")
-    host, _, port = rest.rpartition(":") if rest.count(":") == 1 or rest.startswith("[") else (rest, "", "")
-    if not host:
+    if rest.startswith("["):
+        host, _, port = rest[1:].partition("]")
+    elif rest.count(":") == 1:
+        host, _, port = rest.partition(":")
+    else:
         host, port = rest, ""
-    return Address(host.strip("[]"), user or None, int(port) if port.isdigit() else None)
+    port = port.removeprefix(":")
+    return Address(host, user or None, int(port) if port.isdigit() else None)
 
 
 def _host_and_port(host: str, port: int | None) -> str:

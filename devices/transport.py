@@ -596,12 +596,10 @@ async def _collect_errors(process: _Process) -> str:
 
 
 def _check(argv: Sequence[str]) -> None:
+    if not argv or not argv[0]:
+        raise InputError("there is no command to run on the board")
     for word in argv:
-        try:
-            usable = "\0" not in word and bool(word.encode("utf-8") or argv[0])
-        except UnicodeEncodeError:
-            usable = False
-        if not usable:
+        if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
             raise InputError(f"{word!r} cannot be given to a command on a board")
 
 
@@ -638,7 +636,8 @@ _STORAGE_REASONS = {
 # The mark, on both outputs; $$ is the command's process id, because exec keeps it. One line in single quotes, without
 # backslashes and exclamation marks, means the same to every login shell.
 _MARKED = (
-    'command -v "$2" >/dev/null || { echo; echo "$1 missing"; exit 127; }; '
+    'case "$2" in */*) [ -f "$2" ] && [ -x "$2" ];; *) command -v "$2" >/dev/null;; esac '
+    '|| { echo; echo "$1 missing"; exit 127; }; '
     'echo; echo "$1 $$"; { echo; echo "$1"; } >&2; shift; exec "$@"'
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import wraps
 from pathlib import Path
@@ -42,7 +42,8 @@ class Board:
         self.environment: dict[str, str] = {}
         self.connections: list[asyncssh.SSHServerConnection] = []
         self.processes: list[asyncio.subprocess.Process] = []
-        self.users: list[str] = []
+        self.serving: list[asyncio.Task[None]] = []
+        self.serve: Callable[[asyncssh.SSHServerProcess[bytes]], Awaitable[None]] = self._serve
 
     def target(self, name: str = "board", user: str = "pi") -> Target:
         return Target(name, f"ssh://{user}@127.0.0.1:{self.port}")
@@ -68,7 +69,9 @@ class Board:
         for connection in self.connections:
             connection.abort()
 
-    async def serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+    async def _serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        if task := asyncio.current_task():
+            self.serving.append(task)
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(
             *self.shell,
@@ -82,8 +85,11 @@ class Board:
         )
         self.processes.append(child)
         assert child.stdin and child.stdout and child.stderr
-        feeding = asyncio.ensure_future(_feed(process.stdin, child.stdin))
-        await asyncio.gather(_pump(child.stdout, process.stdout), _pump(child.stderr, process.stderr))
+        feeding = asyncio.ensure_future(_feed(process, child.stdin))
+        await asyncio.gather(_carry(child.stdout, process.stdout), _carry(child.stderr, process.stderr))
+        if process.is_closing():  # nobody listens: what it prints next would end it
+            _kill(child)
+            await asyncio.gather(child.stdout.read(), child.stderr.read())
         status = await child.wait()
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)
@@ -93,46 +99,49 @@ class Board:
             process.exit(status)
 
 
-async def _feed(source: asyncssh.SSHReader[bytes], sink: asyncio.StreamWriter) -> None:
-    await _pump(source, sink)
+async def _feed(process: asyncssh.SSHServerProcess[bytes], sink: asyncio.StreamWriter) -> None:
+    with suppress(asyncssh.SignalReceived):  # dropbear knows none either
+        await _carry(process.stdin, sink)
     sink.close()
 
 
-async def _pump(source: Any, sink: Any) -> None:
+async def _carry(source: Any, sink: Any) -> None:
     """Carry bytes until either side has had enough."""
     with suppress(ConnectionError, asyncssh.Error):
-        while piece := await source.read(1 << 16):
+        while not sink.is_closing() and (piece := await source.read(1 << 16)):
             sink.write(piece)
             await sink.drain()
 
 
+def _kill(child: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
 @asynccontextmanager
-async def board(
-    home: Path, authorized: asyncssh.SSHKey | None, key: asyncssh.SSHKey | None = None
-) -> AsyncIterator[Board]:
-    """Run a board that lets in who has a key; at the end everything that it started is gone."""
+async def board(home: Path, ssh_home: Path, *, known: bool = True) -> AsyncIterator[Board]:
+    """Run a board that lets the user in whose .ssh this is; at the end everything that it started is gone."""
     home.mkdir(parents=True, exist_ok=True)
-    made = Board(home, key or asyncssh.generate_private_key("ssh-ed25519"))
+    made = Board(home, asyncssh.generate_private_key("ssh-ed25519"))
+    authorized = asyncssh.read_private_key(ssh_home / "id_ed25519").export_public_key().decode()
 
     class Server(asyncssh.SSHServer):
         def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
             made.connections.append(conn)
 
-        def begin_auth(self, username: str) -> bool:
-            made.users.append(username)
-            return True
-
-    authorized_keys = asyncssh.import_authorized_keys(authorized.export_public_key().decode() if authorized else "")
     server = await asyncssh.listen(
         "127.0.0.1",
         0,
         server_factory=Server,
         server_host_keys=[made.key],
-        authorized_client_keys=authorized_keys,
-        process_factory=made.serve,
+        authorized_client_keys=asyncssh.import_authorized_keys(authorized),
+        process_factory=lambda process: made.serve(process),  # noqa: PLW0108 - a test may set another
         encoding=None,
     )
     made.port = server.get_port()
+    if known:
+        with (ssh_home / "known_hosts").open("a") as file:
+            file.write(made.known_hosts_line())
     try:
         yield made
     finally:
@@ -140,9 +149,8 @@ async def board(
         server.close()
         await server.wait_closed()
         for child in made.processes:
-            if child.returncode is None:
-                os.killpg(child.pid, signal.SIGKILL)
-            await child.wait()
+            _kill(child)
+        await asyncio.gather(*made.serving, return_exceptions=True)
 
 
 async def gone(pid: int) -> None:

@@ -62,6 +62,20 @@ def lite0_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def ssh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The .ssh of a user with one key, nobody known and no agent; edgeeff's config folder is empty, too."""
+    import asyncssh
+
+    folder = tmp_path / "home" / ".ssh"
+    folder.mkdir(parents=True)
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(folder / "id_ed25519")
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("EDGEEFF_CONFIG", str(tmp_path / "config"))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository as a download brings it: nothing built, nothing installed, the links kept."""
