@@ -40,8 +40,9 @@ INSTALL_LIMIT_S = 1200.0
 """For pip on the board, which may be slow and on a slow network."""
 FETCH_LIMIT_S = 900.0
 UNPACK_LIMIT_S = 600.0
-NEEDED_BYTES = 300_000_000
-"""What has to be free: LiteRT, NumPy and Pillow take 140 MB unpacked, and their wheels lie beside them meanwhile."""
+NEEDED_BYTES = {64: 300_000_000, 32: 20_000_000}
+"""What has to be free, by word size: LiteRT, NumPy and Pillow take 140 MB unpacked, and their wheels lie beside them
+meanwhile; a 32-bit board gets nothing but tflite-runtime."""
 NEWER_PYTHONS = ("python3.13", "python3.12", "python3.11", "python3.10", "python3.9")
 """What is looked for where python3 is missing or too old."""
 
@@ -233,21 +234,22 @@ async def _base(
 
 
 def _check_disk(target: Target, board: ProbeRecord) -> None:
-    home = board.disks[0]
+    home, needed = board.disks[0], NEEDED_BYTES[board.python.bits]
     if not home.writable:
         raise StorageError(
             f"{target.name}: the home folder {home.path} cannot be written (read-only, or not this user's); "
             "setup keeps its environment there. After a fault Linux mounts an SD card read-only: see dmesg there"
         )
-    if home.free_bytes is not None and home.free_bytes < NEEDED_BYTES:
+    if home.free_bytes is not None and home.free_bytes < needed:
         raise StorageError(
             f"{target.name}: {home.free_bytes / 1e6:.0f} MB are free at {home.path}, and setup needs "
-            f"{NEEDED_BYTES / 1e6:.0f} MB; free some space there (du -xh {home.path} | sort -h shows what takes it)"
+            f"{needed / 1e6:.0f} MB; free some space there (du -xh {home.path} | sort -h shows what takes it)"
         )
 
 
 async def _make(transport: Transport, target: Target, base: str, made: str, choice: Choice) -> str:
     """Make an empty environment and return the folder that its packages belong into."""
+    await _do(transport, ["/bin/sh", "-c", _TIDY, "sh", FOLDER], SMALL_LIMIT_S, "looking for what was left")
     system = ["--system-site-packages"] if choice.system_packages else []
     done = await transport.run([base, "-m", "venv", "--without-pip", *system, made], time_limit_s=VENV_LIMIT_S)
     if done.status:
@@ -272,7 +274,7 @@ async def _install_from_index(
                 f"let this machine fetch the packages: edgeeff devices setup {target.name} --offline"
             )
         await _do(transport, [python, "-m", "ensurepip"], VENV_LIMIT_S, "ensurepip")
-    command = [python, "-m", "pip", "install", *PIP, "--no-cache-dir", "--target", folder, *choice.packages]
+    command = [*ENV, python, "-m", "pip", "install", *PIP, "--no-cache-dir", "--target", folder, *choice.packages]
     done = await transport.run(command, time_limit_s=INSTALL_LIMIT_S)
     if done.status == 0:
         return
@@ -311,7 +313,7 @@ async def fetch(choice: Choice, folder: Path) -> list[Path]:
     platforms = [word for tag in choice.platform.tags for word in ("--platform", tag)]
     abis = [word for abi in (f"cp{python}", "abi3", "none") for word in ("--abi", abi)]
     which = ["--implementation", "cp", "--python-version", ".".join(map(str, choice.platform.python))]
-    command = [sys.executable, "-m", "pip", "download", *PIP, *platforms, *which, *abis, "--dest", str(folder)]
+    command = [*ENV, sys.executable, "-m", "pip", "download", *PIP, *platforms, *which, *abis, "--dest", str(folder)]
     done = await Local("this machine").run([*command, *choice.packages], time_limit_s=FETCH_LIMIT_S)
     if done.status == 0:
         return sorted(folder.glob("*.whl"))
@@ -376,6 +378,8 @@ def _error_line(done: Completed) -> str:
     return said[1] if said else _last(done)
 
 
+# What users' own settings of pip would make impossible here.
+ENV = ("env", "PIP_USER=0", "PIP_REQUIRE_VIRTUALENV=0")
 PIP = ("--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet", "--retries", "2")
 _NO_NETWORK = re.compile(
     "NewConnectionError|ConnectTimeoutError|NameResolutionError|name resolution|Network is unreachable|"
@@ -388,6 +392,10 @@ for wheel in sys.argv[2:]:
     with zipfile.ZipFile(wheel) as file:
         file.extractall(sys.argv[1])
 shutil.rmtree(wheel.rpartition("/")[0])
+"""
+# Where the connection was lost, an environment that is half made stays; another setup may be making one right now.
+_TIDY = """
+[ ! -d "$1" ] || find "$1" -mindepth 1 -maxdepth 1 -name 'venv-*' -mmin +120 -exec rm -rf -- '{}' +
 """
 _REPLACE = """
 [ ! -e "$2" ] || mv -- "$2" "$1.old" || exit 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.util
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -24,7 +26,7 @@ from edgeeff.results import BoardPython
 from tests.boards import in_a_loop
 
 TARGET = Target("board", "ssh://pi@board")  # reached as this machine is, see `board`
-TOOLS = ("cat", "dirname", "mkdir", "mktemp", "mv", "rm", "sed", "wc")
+TOOLS = ("cat", "dirname", "env", "find", "mkdir", "mktemp", "mv", "rm", "sed", "wc")
 # What takes a runtime out of the runner's answer.
 NO_RUNTIME = r's/"runtimes": \[{.*}\], "edge_tpus"/"runtimes": [], "edge_tpus"/'
 
@@ -222,6 +224,32 @@ async def test_what_does_not_work_does_not_replace_what_did(board: Board) -> Non
 
 
 @in_a_loop
+async def test_who_is_interrupted_leaves_nothing(board: Board) -> None:
+    board.python(pip=f": > {board.home}/begun; sleep 100")
+    board.command("sleep", f"exec {shutil.which('sleep')} 100")
+    making = asyncio.ensure_future(setup.set_up(board, TARGET))
+    while not (board.home / "begun").exists():
+        await asyncio.sleep(0.01)
+    (board.home / "begun").unlink()
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    assert board.leftovers == []
+
+
+@in_a_loop
+async def test_what_a_lost_connection_left_is_removed_later(board: Board) -> None:
+    folder = board.home / ".cache" / "edgeeff"
+    for name in ("venv-old", "venv-new", "models"):
+        (folder / name / "lib").mkdir(parents=True)
+    for name in ("venv-old", "models"):
+        os.utime(folder / name, (0, 0))
+    board.python(pip=PIP)
+    await setup.set_up(board, TARGET)
+    assert sorted(path.name for path in folder.iterdir()) == ["models", "venv", "venv-new"]
+
+
+@in_a_loop
 async def test_a_board_without_python_is_told(board: Board) -> None:
     with pytest.raises(NoCommandError, match=r"board: there is no 'python3'; .*sudo apt install python3"):
         await setup.set_up(board, TARGET)
@@ -300,6 +328,13 @@ async def test_a_board_without_network_is_advised_to_go_offline(board: Board, no
     with pytest.raises(DeviceError, match=r"cannot reach the package index; .*devices setup board --offline"):
         await setup.set_up(board, TARGET)
     assert board.leftovers == []
+
+
+@in_a_loop
+async def test_without_pip_the_pip_that_python_brings_is_used(board: Board, no_network: None) -> None:
+    board.python('s/"pip": "[^"]*"/"pip": null/')
+    with pytest.raises(DeviceError, match="pip on the board cannot reach the package index"):
+        await setup.set_up(board, TARGET)
 
 
 @in_a_loop
