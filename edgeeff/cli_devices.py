@@ -46,14 +46,19 @@ def list_(as_json: bool) -> None:
     if as_json:
         print_json({"targets": reachable, "boards": list(boards().values())})
         return
+    from rich.text import Text
+
     from edgeeff import render
 
     mine = render.table("target", "address", "board", "")
     known = render.table("board", "cores", "float32", "int8", "dot", "copy", "TPU")
     for column in mine.columns:
         column.justify = "left"
+        column.no_wrap = False
     for target in reachable:
-        mine.add_row(target.name, target.url, target.board or "", "emulated" if target.emulated else "")
+        mine.add_row(
+            target.name, Text(target.url or "", overflow="fold"), target.board, "emulated" if target.emulated else ""
+        )
     for facts in boards().values():
         known.add_row(*_figures(facts))
     out = console()
@@ -126,6 +131,7 @@ def add(
         click.echo(f"host key accepted: {fingerprint}")
     if not accept_only:
         click.echo(f"added: {name}, {url}")
+    click.echo(f"Next: edgeeff devices setup {name}")
 
 
 @devices.command()
