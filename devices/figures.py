@@ -160,7 +160,7 @@ def compare(before: ProfileRecord, after: ProfileRecord, *, force: bool = False)
         float(np.median(old)),
         float(np.median(new)),
         ratio,
-        (low, high),
+        (low, high) if min(len(old), len(new)) > 1 else None,
         different,
     )
 

@@ -252,18 +252,17 @@ def _fleet(summary: FleetSummary) -> Iterator[str]:
 
 
 def _comparison(comparison: Comparison) -> Iterator[str]:
-    low, high = comparison.interval
-    if low > 1:
-        found = "slower"
-    elif high < 1:
-        found = "faster"
+    if comparison.interval is None:
+        found = "one process cannot tell how sure that is"
     else:
-        found = "no difference that can be told"
+        low, high = comparison.interval
+        word = "slower" if low > 1 else "faster" if high < 1 else "no difference that can be told"
+        found = f"95 % interval {low:.3f} to {high:.3f}: {word}"
     name = comparison.model.rsplit("/", 1)[-1]
+    before, after = milliseconds(comparison.before_s), milliseconds(comparison.after_s)
     yield (
         f"{name} on {comparison.target}, {_threads(comparison.threads)}, against the older record: "
-        f"{milliseconds(comparison.before_s)} -> {milliseconds(comparison.after_s)}, ratio {comparison.ratio:.3f} "
-        f"(95 % interval {low:.3f} to {high:.3f}): {found}"
+        f"{before} -> {after}, ratio {comparison.ratio:.3f}, {found}"
     )
     for difference in comparison.differences:
         yield f"  not alike: {difference}"

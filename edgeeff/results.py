@@ -293,8 +293,8 @@ class Comparison:
     before_s: float
     after_s: float
     ratio: float
-    interval: tuple[float, float]
-    """95 % bootstrap interval of the ratio, resampled over the processes of both."""
+    interval: tuple[float, float] | None
+    """95 % bootstrap interval of the ratio, resampled over the processes of both; None when either has only one."""
     differences: tuple[str, ...]
     """What else differs between the two, where comparing was forced."""
 

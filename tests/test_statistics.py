@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edgeeff.results import Latency
-from edgeeff.statistics import bootstrap_interval, summarize_latency
+from edgeeff.statistics import bootstrap_interval, outliers, ratio_interval, spread, summarize_latency
 
 Samples = npt.NDArray[np.float64]
 
@@ -108,3 +108,67 @@ def test_the_interval_is_the_same_in_every_run() -> None:
     groups = [random.gamma(2, 1, 20) for _ in range(6)]
     assert bootstrap_interval(groups, median) == bootstrap_interval(groups, median)
     assert bootstrap_interval(groups, median, seed=1) == pytest.approx(bootstrap_interval(groups, median), rel=0.1)
+
+
+# --- Outliers, ratios, spreads ----------------------------------------------------------------------------------------
+
+
+def test_outliers_are_counted_and_kept() -> None:
+    samples = np.concatenate([np.linspace(1.0, 1.1, 99), [5.0]])
+    latency = summarize_latency([samples])
+    assert latency.outliers == 1
+    assert latency.mean_s == pytest.approx(samples.mean())
+    assert latency.mad_s == pytest.approx(0.025, abs=0.002)
+
+
+def test_a_p99_takes_a_thousand_runs() -> None:
+    assert summarize_latency([np.linspace(1, 2, 999)]).p99_s is None
+    assert summarize_latency([np.linspace(1, 2, 500)] * 2).p99_s == pytest.approx(1.99, abs=0.01)
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=50), st.floats(1e-3, 1e3))
+def test_outliers_are_the_same_in_every_unit_and_never_half_of_all(values: list[float], unit: float) -> None:
+    far, mad = outliers(np.array(values))
+    assert far.sum() <= len(values) / 2
+    assert mad >= 0
+    scaled = np.array(values) * 2.0 ** round(np.log2(unit))  # exact, so that no value crosses the border
+    assert (outliers(scaled)[0] == far).all()
+
+
+@given(st.lists(st.floats(0.5, 2.0), min_size=2, max_size=8), st.floats(0.1, 10.0))
+@settings(deadline=None)
+def test_the_ratio_of_scaled_figures_is_the_scale(values: list[float], scale: float) -> None:
+    before = np.array(values)
+    ratio, low, high = ratio_interval(before, before * scale)
+    assert ratio == pytest.approx(scale)
+    assert low <= ratio * (1 + 1e-9)
+    assert high >= ratio * (1 - 1e-9)
+
+
+def test_a_ratio_is_as_sure_as_its_processes() -> None:
+    steady = np.array([1.0, 1.001, 0.999, 1.0, 1.0])
+    shaky = np.array([1.0, 1.3, 0.8, 1.1, 0.9])
+    _, low, high = ratio_interval(steady, steady * 0.9)
+    assert high < 0.91
+    assert low > 0.89
+    _, low, high = ratio_interval(shaky, shaky * 0.9)
+    assert low < 0.8
+    assert high > 1
+
+
+def test_the_spread_of_boards_is_what_processes_do_not_explain() -> None:
+    apart = [np.array([1.0, 1.0]), np.array([2.0, 2.0]), np.array([3.0, 3.0])]
+    assert spread(apart) == (1.0, 0.0)
+    alike = [np.array([1.0, 3.0]), np.array([3.0, 1.0])]
+    assert spread(alike) == pytest.approx((0.0, 2**0.5))
+    assert spread([np.array([1.0, 3.0])]) == pytest.approx((0.0, 2**0.5))
+    assert spread([np.array([1.0]), np.array([3.0])]) == pytest.approx((2**0.5, 0.0))
+
+
+@given(st.lists(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6), min_size=1, max_size=8))
+def test_spreads_are_never_negative_and_grow_with_distance(groups: list[list[float]]) -> None:
+    between, within = spread([np.array(group) for group in groups])
+    assert between >= 0
+    assert within >= 0
+    moved = [np.array(group) + 1e4 * index for index, group in enumerate(groups)]
+    assert spread(moved)[0] >= between or len(groups) == 1
