@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgeeff
-from edgeeff import results, scaling
+from edgeeff import results, scaling, weights
 from edgeeff.calibration import images, synthetic
 from edgeeff.converters import float_model, inspect, metadata, quantize, runtime, schemes, verify
 from edgeeff.converters.float_model import FloatModel, Head
@@ -136,6 +136,8 @@ def convert(
     progress = _Both(clock, progress or Silent())
     network = source.network
     float_model.require_host()
+    if network is not None:
+        weights.check(network, _weights(source))
     if interface.labels is not None and not interface.labels.is_file():
         raise InputError(f"cannot read the labels {interface.labels}: there is no such file")
     drawn = _draw(calibration) if calibration.folder is not None else None

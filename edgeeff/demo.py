@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgeeff import scaling, weights
 from edgeeff.calibration import images, synthetic
 from edgeeff.converters import convert as conversion
 from edgeeff.converters import float_model, metadata, runtime
@@ -46,10 +47,13 @@ def run(folder: Path, *, threads: int = 2, progress: Progress | None = None) -> 
     begin = time.perf_counter()
     progress = progress or Silent()
     float_model.require_host()
+    weights.check(scaling.network(VARIANT), "imagenet")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {folder} ({error.strerror}); choose another with --output") from error
+        raise OutputError(
+            f"cannot make the folder {folder} ({error.strerror}); choose another with --output"
+        ) from error
     float_path, int8_path = (folder / f"{VARIANT}_{scheme}.tflite" for scheme in ("float32", "int8"))
     float_conversion = conversion.convert(
         conversion.Source(variant=VARIANT), scheme="float32", output=float_path, progress=progress

