@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,7 @@ from edgeeff.devices.partial import Partial
 from edgeeff.errors import OutputError
 
 KEY = {"sha256": "ab", "threads": 1, "options": {"runs": 5}}
-SAID = [{"event": "latencies", "latencies_s": [0.5]}, {"event": "done"}]
+SAID: list[dict[str, Any]] = [{"event": "latencies", "latencies_s": [0.5]}, {"event": "done"}]
 
 
 def test_what_is_kept_is_found_by_the_same_key_only(tmp_path: Path) -> None:
