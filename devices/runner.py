@@ -105,6 +105,7 @@ EDGE_TPU_USB = {"1a6e:089a": False, "18d1:9302": True}  # the second once a firs
 EDGE_TPU_PCI = "1ac1:089a"
 EDGE_TPU_LIBRARY = "libedgetpu.so.1"
 EDGE_TPU_OPERATOR = "edgetpu-custom-op"
+DELEGATES = "DELEGATE|TfLiteXNNPackDelegate|EdgeTpuDelegate.*"  # what runtimes call the parts that they took
 BICUBIC = 3  # Pillow moved the name, not the number
 
 
@@ -717,13 +718,31 @@ def open_model(module: Any, options: dict[str, Any]) -> Any:
     return interpreter
 
 
-def delegated(interpreter: Any) -> Optional[int]:
-    """Return how many parts of the model a delegate took; None where the runtime does not tell."""
+def delegated(interpreter: Any) -> dict[str, Optional[int]]:
+    """Return how many parts of the model delegates took, how many operators that are, and of how many.
+
+    An old tflite-runtime says XNNPACK and leaves it nothing but the softmax of an int8 model. All are None where the
+    runtime does not tell.
+    """
     try:
-        names = [operator["op_name"] for operator in interpreter._get_ops_details()]
-    except (AttributeError, KeyError):
-        return None
-    return sum(bool(re.fullmatch("DELEGATE|TfLiteXNNPackDelegate|EdgeTpuDelegate.*", name)) for name in names)
+        operators = interpreter._get_ops_details()
+    except AttributeError:
+        return {"delegated_parts": None, "delegated_operators": None, "operators": None}
+    parts = [operator for operator in operators if re.fullmatch(DELEGATES, operator["op_name"])]
+    own = [operator for operator in operators if not re.fullmatch(DELEGATES, operator["op_name"])]
+    producers = {int(tensor): index for index, operator in enumerate(own) for tensor in operator["outputs"]}
+    taken: set[int] = set()
+    for part in parts:
+        # What a part replaced lies between its inputs and its outputs.
+        given = {int(tensor) for tensor in part["inputs"]}
+        waiting = [int(tensor) for tensor in part["outputs"]]
+        while waiting:
+            tensor = waiting.pop()
+            producer = producers.get(tensor)
+            if tensor not in given and producer is not None and producer not in taken:
+                taken.add(producer)
+                waiting += [int(tensor) for tensor in own[producer]["inputs"]]
+    return {"delegated_parts": len(parts), "delegated_operators": len(taken), "operators": len(own)}
 
 
 def load(module: Any, name: str, tree: Tree, options: dict[str, Any]) -> Any:
@@ -948,7 +967,8 @@ def measure_model(tree: Tree, options: dict[str, Any]) -> None:
     begin = time.perf_counter()
     interpreter = load(module, name, tree, options)
     loaded = time.perf_counter() - begin
-    parts = delegated(interpreter)
+    found = delegated(interpreter)
+    parts = found["delegated_parts"]
     if options["delegate"] == "xnnpack" and parts == 0:
         raise Failure("delegate", f"XNNPACK takes no operator of {model}; measure it with --delegate none")
     send(
@@ -957,7 +977,7 @@ def measure_model(tree: Tree, options: dict[str, Any]) -> None:
         size_bytes=size,
         cached=in_cache,
         delegate=used_delegate(options["delegate"], parts),
-        delegated_parts=parts,
+        **found,
         **process_memory(),
     )
 

@@ -33,6 +33,8 @@ STOLEN = 0.01
 """Fraction of the time that a virtual machine's host may give to others."""
 QUOTA = 0.01
 """Fraction of the time that a CPU quota may hold the process back."""
+DELEGATED = 0.9
+"""A delegate that takes less than this fraction of the operators has not really run the model."""
 HOT_MARGIN_C = 10.0
 """A start closer than this to the limit leaves no room to get warm."""
 COOLED_C = 3.0
@@ -58,6 +60,8 @@ class Observation:
     """Of the timed stretches; None when the process did not come to its end."""
     cpu_s: float | None = None
     involuntary_switches: int = 0
+    delegated: tuple[int, int] | None = None
+    """Operators that the delegate took, and all of them; None when there is no delegate or nobody tells."""
 
     @classmethod
     def of(cls, events: Iterable[dict[str, Any]]) -> Observation:
@@ -72,6 +76,8 @@ class Observation:
                 latencies += event["latencies_s"]
             elif event["event"] == "state":
                 states.append(msgspec.convert(event, BoardState))
+            elif event["event"] == "loaded" and event.get("delegated_parts") and event.get("operators"):
+                fields["delegated"] = event["delegated_operators"], event["operators"]
             elif event["event"] == "warm":
                 fields["stable"] = event["stable"]
             elif event["event"] == "done":
@@ -394,6 +400,21 @@ class TooFewRuns(Cause):
 
 
 @dataclass(frozen=True)
+class PartlyDelegated(Cause):
+    """The delegate took little: most of the model ran in the runtime's own kernels."""
+
+    invalidates: ClassVar[bool] = False
+    taken: int
+    operators: int
+
+    def _text(self) -> str:
+        return (
+            f"the delegate took {self.taken} of {self.operators} operators, the others ran without it: an old "
+            "tflite-runtime does so with int8 models; ai-edge-litert takes more"
+        )
+
+
+@dataclass(frozen=True)
 class Unobserved(Cause):
     """The board does not show what it does."""
 
@@ -426,6 +447,10 @@ def causes(observations: Sequence[Observation], conditions: Conditions | None = 
     yield from _swap(observations, states)
     yield from _neighbours(observations, conditions)
     yield from _warmth(observations, conditions)
+    for taken, operators in {one.delegated for one in observations if one.delegated is not None}:
+        if taken < DELEGATED * operators:
+            yield PartlyDelegated(taken, operators)
+            break
     if states and not any(
         state.cpus or state.clock_hz or state.temperature_c is not None or state.throttled is not None
         for state in states

@@ -552,10 +552,35 @@ def test_a_fault_is_in_every_state(tmp_path: Path, fault: str, key: str, value: 
 
 
 def test_delegates_are_as_asked(tiny_float_tflite: Path) -> None:
-    for asked, used, parts in (("none", "none", 0), ("xnnpack", "xnnpack", 1)):
+    for asked, parts, taken in (("none", 0, 0), ("xnnpack", 1, 7)):
         finished = run(json.dumps(SHORT | {"model": str(tiny_float_tflite), "delegate": asked}))
         (loaded,) = (event for event in events(finished.stdout) if event["event"] == "loaded")
-        assert (loaded["delegate"], loaded["delegated_parts"]) == (used, parts)
+        assert loaded["delegate"] == asked
+        assert (loaded["delegated_parts"], loaded["delegated_operators"], loaded["operators"]) == (parts, taken, 7)
+
+
+def operator(name: str, inputs: list[int], outputs: list[int]) -> dict[str, Any]:
+    return {"op_name": name, "inputs": np.array(inputs), "outputs": np.array(outputs)}
+
+
+@pytest.mark.parametrize(
+    ("parts", "taken"),
+    [
+        ([], 0),
+        ([operator("DELEGATE", [3, 9], [4])], 1),  # the softmax alone
+        ([operator("DELEGATE", [0, 8], [2]), operator("TfLiteXNNPackDelegate", [3], [4])], 3),
+        ([operator("EdgeTpuDelegateForCustomOp", [0, 8, 9], [4])], 4),
+    ],
+)
+def test_delegated_operators_lie_between_a_parts_ends(parts: list[dict[str, Any]], taken: int) -> None:
+    chain = [
+        operator("CONV_2D", [0, 8, -1], [1]),
+        operator("MEAN", [1], [2]),
+        operator("CUSTOM", [2], [3]),
+        operator("SOFTMAX", [3], [4]),
+    ]
+    found = runner.delegated(SimpleNamespace(_get_ops_details=lambda: chain + parts))
+    assert found == {"delegated_parts": len(parts), "delegated_operators": taken, "operators": 4}
 
 
 def test_end_to_end_runs_from_the_file(tiny_float_tflite: Path, tmp_path: Path) -> None:
@@ -776,7 +801,7 @@ def test_a_delegate_that_would_do_nothing_is_refused(
     environment = {}
     if model == "custom":  # a runtime without XNNPACK
         (tmp_path / "packages").mkdir()
-        code = fake_runtime() + "\n    def _get_ops_details(self):\n        return [{'op_name': 'CONV_2D'}]\n"
+        code = fake_runtime() + "\n    def _get_ops_details(self):\n        return []\n"
         environment = packages(tmp_path / "packages", ai_edge_litert=code)
     error = failure(run(json.dumps({"model": str(path), "delegate": delegate}), environment=environment))
     assert error["kind"] == "delegate"

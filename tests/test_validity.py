@@ -266,6 +266,14 @@ def test_warming_up_by_measuring_is_no_hot_start() -> None:
     assert list(causes([observation(), observation(temperature_c=75.0)])) == []
 
 
+def test_a_delegate_that_takes_little_is_a_warning() -> None:
+    cause = only(dataclasses.replace(observation(), delegated=(1, 66)))
+    assert cause == validity.PartlyDelegated(1, 66)
+    assert not cause.invalidates
+    assert "1 of 66 operators" in cause.text
+    assert list(causes([dataclasses.replace(observation(), delegated=(63, 66))])) == []
+
+
 def test_a_board_that_shows_nothing_is_trusted_with_a_warning() -> None:
     blind = observation(cpus=(), clock_hz=None, temperature_c=None, throttled=None)
     found = verdict([blind])
@@ -304,7 +312,7 @@ def test_a_reason_keeps_its_figures() -> None:
         max_size=3,
     )
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_whatever_a_board_says_there_is_a_verdict(observations: list[Observation]) -> None:
     found = verdict(observations)
     assert found.valid == (not any(reason.invalidates for reason in found.reasons))
@@ -378,6 +386,7 @@ def test_a_healthy_board_has_none(tmp_path: Path, make: Any) -> None:
 def test_a_measurement_that_was_cut_short_is_still_read() -> None:
     lines = [
         {"event": "state", **dataclasses.asdict(WELL)},
+        {"event": "loaded", "delegated_parts": 1, "delegated_operators": 3, "operators": 4},
         {"event": "warm", "runs": 10, "stable": False},
         {"event": "latencies", "at_s": 1.0, "latencies_s": [0.5, 0.25]},
         {"event": "latencies", "at_s": 2.0, "latencies_s": [0.125]},
@@ -387,3 +396,6 @@ def test_a_measurement_that_was_cut_short_is_still_read() -> None:
     assert one.states == (WELL,)
     assert not one.stable
     assert (one.wall_s, one.cpu_s) == (None, None)
+    assert one.delegated == (3, 4)
+    for loaded in ({"delegated_parts": 0, "delegated_operators": 0, "operators": 4}, {"delegated_parts": None}):
+        assert Observation.of([{"event": "loaded", **loaded}]).delegated is None
