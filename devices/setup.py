@@ -284,7 +284,10 @@ async def _install_from_index(
             f"{target.name}: pip on the board cannot reach the package index; let this machine fetch the packages: "
             f"edgeeff devices setup {target.name} --offline"
         )
-    raise DeviceError(f"{target.name}: pip on the board failed: {_error_line(done)}")
+    raise DeviceError(
+        f"{target.name}: pip on the board failed: {_error_line(done)}; "
+        f"this machine can fetch the packages instead: edgeeff devices setup {target.name} --offline"
+    )
 
 
 async def _install_offline(
