@@ -428,7 +428,7 @@ CHILDREN = """
 import json, os, signal, sys, time
 from edgeeff.devices import runner
 
-runner.CHILD_LIMIT_S = 1.0
+runner.CHILD_LIMIT_S = 2.0
 works = {
     "answers": lambda: ["x" * 200000],
     "crashes": lambda: os.kill(os.getpid(), signal.SIGILL),
@@ -448,7 +448,7 @@ def test_a_crash_in_a_child_is_an_answer() -> None:
     assert json.loads(finished.stdout) == {
         "answers": [["x" * 200000], None],
         "crashes": [None, "crashed with SIGILL"],
-        "hangs": [None, "gave no answer within 1 s"],
+        "hangs": [None, "gave no answer within 2 s"],
         "prints": [5, None],
         "raises": [None, "ended without an answer"],
     }
@@ -494,9 +494,9 @@ def test_the_figures_of_a_run_make_sense(said: list[dict[str, Any]], tiny_float_
     latencies = [value for event in said if event["event"] == "latencies" for value in event["latencies_s"]]
     assert len(latencies) >= SHORT["runs"]
     assert all(0 < value < 1 for value in latencies)
-    assert SHORT["duration_s"] <= done["wall_s"] < 1
+    assert SHORT["duration_s"] <= done["wall_s"] < 5
     assert sum(latencies) <= done["wall_s"] + len(latencies) * 1e-9  # they are rounded
-    assert 0 < done["cpu_s"] < 1
+    assert 0 < done["cpu_s"] < 5
     assert done["involuntary_switches"] >= 0
     assert done["major_faults"] >= 0
     # NumPy and LiteRT take tens of megabytes; what a process holds in the end is at most what it ever held.
