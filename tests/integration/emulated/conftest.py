@@ -1,0 +1,48 @@
+"""The emulated board for the tests in this folder: one for the whole run, left running by each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.emulated.board import EmulatedBoard
+from tests.integration.emulated.image import image, missing_tools, wheels
+
+
+@pytest.fixture(scope="session")
+def emulated_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedBoard]:
+    """A running board; see `EmulatedBoard`. The first run builds its files, which takes a minute."""
+    missing = missing_tools()
+    if missing:
+        pytest.skip(f"needs Debian packages: apt-get install {' '.join(missing)}")
+    with EmulatedBoard(image(), tmp_path_factory.mktemp("emulated-board")) as board:
+        yield board
+
+
+@pytest.fixture(scope="session")
+def board_wheels() -> list[Path]:
+    """The wheels of tflite-runtime and its NumPy for the board, fetched by this machine."""
+    return sorted(wheels().glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def board_python(emulated_board: EmulatedBoard, board_wheels: list[Path]) -> str:
+    """The path of a Python on the board that has tflite-runtime, put there without a network."""
+    emulated_board.run(["python3", "-m", "venv", "--without-pip", "runtime"])
+    packages = "runtime/lib/python3.11/site-packages"
+    emulated_board.send(*board_wheels, to=packages)
+    for wheel in board_wheels:  # a wheel is an archive of what is installed; pip takes a minute here to say the same
+        emulated_board.run(["unzip", "-q", f"{packages}/{wheel.name}", "-d", packages], limit_s=120)
+    return "/home/pi/runtime/bin/python"
+
+
+@pytest.fixture(autouse=True)
+def switched_on(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave the board running for the next test."""
+    yield
+    if "emulated_board" in request.fixturenames:
+        board = request.getfixturevalue("emulated_board")
+        if not board.running:
+            board.restart()
