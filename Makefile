@@ -9,10 +9,10 @@ PINS := .ci/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench lock clean
+.PHONY: help venv demo test emulated lint bench lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.installed ## create .venv with everything that the demo and the tests need
 
@@ -21,6 +21,9 @@ demo: venv ## convert, verify and measure EfficientNet-Lite0 on this machine
 
 test: venv ## run the tests; pass options to pytest with ARGS='-k scaling'
 	$(BIN)/python -m pytest $(ARGS)
+
+emulated: ## build and switch on the emulated arm64 board; the tests on it: make test ARGS='-m emulated'
+	$(PYTHON) -m tests.integration.emulated
 
 lint: venv ## ruff, mypy and the direction of the imports
 	$(BIN)/ruff check .
