@@ -162,9 +162,12 @@ def targets() -> dict[str, Target]:
     return {LOCAL.name: LOCAL} | own_targets() | shipped
 
 
-def find(name: str) -> Target:
-    """Return the target of that name; raises UnknownNameError, with the nearest names."""
-    known = targets()
+def find(name: str, known: Mapping[str, Target] | None = None) -> Target:
+    """Return the target of that name; raises UnknownNameError, with the nearest names.
+
+    Who looks for many reads them once and gives them as `known`.
+    """
+    known = targets() if known is None else known
     if name not in known:
         raise UnknownNameError("target", name, known)
     return known[name]
