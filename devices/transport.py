@@ -222,8 +222,11 @@ class _Process(Protocol):
 class _Running:
     """A process whose input is fed and whose errors are collected while somebody reads its output."""
 
-    def __init__(self, process: _Process, errors: asyncio.Task[str], within: _Within) -> None:
+    def __init__(
+        self, process: _Process, feeding: asyncio.Task[None], errors: asyncio.Task[str], within: _Within
+    ) -> None:
         self._process = process
+        self._feeding = feeding
         self._errors = errors
         self._within = within
         self.ended = False
@@ -236,6 +239,8 @@ class _Running:
         status = await self._within(self._process.wait())
         errors = await self._within(asyncio.shield(self._errors))
         self.ended = True
+        if self._feeding.done():
+            self._feeding.result()  # raises what kept it from reading the input
         return status, errors
 
     def too_much(self) -> DeviceError:
@@ -295,7 +300,7 @@ class _Processes(ABC):
 
     async def get(self, remote: str, local: Path, *, time_limit_s: float = TRANSFER_LIMIT_S) -> None:
         """Fetch a file."""
-        write_atomic(local, await self._script(_GET, remote, time_limit_s=time_limit_s))
+        write_atomic(local, await self._script(_GET, remote, time_limit_s=time_limit_s, limited=False))
 
     async def exists(self, remote: str) -> bool:
         """Say whether there is a file or folder of that name."""
@@ -308,24 +313,37 @@ class _Processes(ABC):
         await self._script(_REMOVE, remote)
 
     async def _script(
-        self, script: str, path: str, *more: str, stdin: Path | None = None, time_limit_s: float = SMALL_LIMIT_S
+        self,
+        script: str,
+        path: str,
+        *more: str,
+        stdin: Path | None = None,
+        time_limit_s: float = SMALL_LIMIT_S,
+        limited: bool = True,
     ) -> bytes:
         """Run a script that does something with a file there; its messages are in English whatever is spoken there."""
         argv = ["/bin/sh", "-c", "export LC_ALL=C\n" + script, "sh", path, *more]
-        status, output, errors = await self._run(argv, stdin, time_limit_s, f"{self.name}: the transfer of {path}")
+        what = f"{self.name}: the transfer of {path}"
+        status, output, errors = await self._run(argv, stdin, time_limit_s, what, limited=limited)
         if status:
             raise StorageError(f"{self.name}: {path}: {_storage_reason(errors, status)}")
         return output
 
     async def _run(
-        self, argv: Sequence[str], stdin: bytes | Path | None, time_limit_s: float, what: str = ""
+        self,
+        argv: Sequence[str],
+        stdin: bytes | Path | None,
+        time_limit_s: float,
+        what: str = "",
+        *,
+        limited: bool = True,
     ) -> tuple[int, bytes, str]:
         pieces, size = [], 0
         async with self._running(argv, stdin, time_limit_s, what) as running:
             while piece := await running.read():
                 pieces.append(piece)
                 size += len(piece)
-                if size > OUTPUT_LIMIT_BYTES:
+                if limited and size > OUTPUT_LIMIT_BYTES:
                     raise running.too_much()
             status, errors = await running.finish()
         return status, b"".join(pieces), errors
@@ -341,7 +359,7 @@ class _Processes(ABC):
             process = await within(self._start(argv))
             feeding = asyncio.ensure_future(_feed(process, source))
             errors = asyncio.ensure_future(_collect_errors(process))
-            running = _Running(process, errors, within)
+            running = _Running(process, feeding, errors, within)
             try:
                 yield running
             finally:
@@ -482,11 +500,15 @@ class SSH(_Processes):
         except (asyncssh.Error, OSError) as error:
             raise self.dropped(error) from error
 
-    async def send_signal(self, name: str, pid: int) -> None:
-        """Send a signal to a process and its children, or to it alone where it does not lead a group."""
-        script = f"kill -s {name} -- -{pid} 2>/dev/null || kill -s {name} {pid}"
+    async def send_signal(self, name: str, pid: int, *, alive: bool) -> None:
+        """Send a signal to a process and its children; raises DroppedError.
+
+        Where it does not lead a group it gets the signal alone, if it is alive: else its number may be another's.
+        """
+        script = f"kill -s {name} -- -{pid} 2>/dev/null" + (f" || kill -s {name} {pid}" if alive else "")
         killing = await self._execute(shlex.join(["exec", "/bin/sh", "-c", script]))
-        await killing.wait()
+        while await self.read(killing.stdout):
+            pass
 
     def dropped(self, error: Exception | None) -> DroppedError:
         """Say that the connection was lost."""
@@ -552,7 +574,7 @@ class _SSHProcess:
         self._process.close()
 
     async def _at_end(self, name: str) -> None:
-        await self._board.send_signal(name, self._pid)
+        await self._board.send_signal(name, self._pid, alive=self._process.returncode is None)
         while await self.read():  # what is not read keeps the channel open
             pass
         await self._process.wait_closed()
@@ -581,10 +603,14 @@ def _opened(stdin: bytes | Path | None) -> BinaryIO:
 
 
 async def _feed(process: _Process, source: BinaryIO) -> None:
-    # A process may end without reading all its input; its status says why.
-    with suppress(ConnectionError):
+    try:
         while piece := source.read(PIECE_BYTES):
             await process.write(piece)
+    except ConnectionError:
+        return  # a process may end without reading all its input; its status says why
+    except OSError as error:
+        raise InputError(f"cannot read the input of a command: {error.strerror}") from error
+    finally:
         process.close_input()
 
 

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 
 import asyncssh
@@ -68,6 +69,23 @@ async def test_a_file_can_be_the_input(kind: str, ssh_home: Path, tmp_path: Path
         assert (await there.run(["wc", "-c"], stdin=tmp_path / "in", time_limit_s=10)).stdout.split() == ["1000000"]
         with pytest.raises(InputError, match=r"cannot read .*missing: No such file"):
             await there.run(["cat"], stdin=tmp_path / "missing", time_limit_s=10)
+
+
+@both
+@in_a_loop
+async def test_input_that_fails_on_the_way_is_no_success(
+    kind: str, ssh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 0:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    monkeypatch.setattr(transport, "BytesIO", Failing)
+    async with reached(kind, ssh_home) as (there, _):
+        with pytest.raises(InputError, match="cannot read the input of a command: Input/output error"):
+            await there.run(["wc", "-c"], stdin=bytes(1_000_000), time_limit_s=10)
 
 
 @both
@@ -265,6 +283,19 @@ async def test_an_empty_file_is_a_file_and_a_folder_is_removed_whole(kind: str, 
         assert await there.exists("folder/link")
         await there.remove("folder")
         assert not (home / "folder").exists()
+
+
+@both
+@in_a_loop
+async def test_files_may_be_larger_than_what_commands_print(
+    kind: str, ssh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "OUTPUT_LIMIT_BYTES", 1000)
+    (tmp_path / "local").write_bytes(bytes(100_000))
+    async with reached(kind, ssh_home) as (there, _):
+        await there.put(tmp_path / "local", "there")
+        await there.get("there", tmp_path / "back")
+    assert (tmp_path / "back").stat().st_size == 100_000
 
 
 @both

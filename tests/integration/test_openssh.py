@@ -6,8 +6,8 @@ A server process is started for each connection (`sshd -i`), so no port has to b
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -35,6 +35,7 @@ from edgeeff.errors import (
 from tests.boards import gone, in_a_loop
 
 SSHD = Path("/usr/sbin/sshd")
+ME = pwd.getpwuid(os.geteuid()).pw_name
 pytestmark = pytest.mark.skipif(not SSHD.exists(), reason=f"needs {SSHD}, of the package openssh-server")
 
 
@@ -108,7 +109,7 @@ class Server:
 
     @property
     def target(self) -> Target:
-        return Target("board", f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}")
+        return Target("board", f"ssh://{ME}@127.0.0.1:{self.port}")
 
     def known_as(self, name: str) -> str:
         return f"{name} {self.key.export_public_key().decode()}"
@@ -168,7 +169,7 @@ async def test_commands_and_files(servers: Servers, tmp_path: Path) -> None:
 async def test_a_command_runs_in_the_home_folder(servers: Servers) -> None:
     async with transport.connect(servers.start().target) as board:
         done = await board.run(["pwd", "-P"], time_limit_s=10)
-    assert Path(done.stdout.strip()).samefile(Path(f"~{getpass.getuser()}").expanduser())
+    assert Path(done.stdout.strip()).samefile(Path(f"~{ME}").expanduser())
 
 
 @in_a_loop
@@ -356,7 +357,7 @@ async def test_a_wrong_key_and_a_wrong_user_are_named(servers: Servers, tmp_path
     with pytest.raises(LoginError, match=r"does not let '[^']+' in with any of your keys") as caught:
         async with transport.connect(server.target):
             pass
-    assert f"ssh-copy-id -p {server.port} {getpass.getuser()}@127.0.0.1" in str(caught.value)
+    assert f"ssh-copy-id -p {server.port} {ME}@127.0.0.1" in str(caught.value)
     with pytest.raises(LoginError, match=r"does not let 'nobody-here' in"):
         async with transport.connect(Target("board", f"ssh://nobody-here@127.0.0.1:{server.port}")):
             pass
@@ -388,7 +389,7 @@ async def test_ssh_config_and_jump_hosts_are_honoured_and_verified(servers: Serv
     jump, board = servers.start(known=False), servers.start(known=False)
     servers.config.write_text(
         f"Host gate\n  HostName 127.0.0.1\n  Port {jump.port}\n"
-        f"Host lab-pi\n  HostName 127.0.0.1\n  Port {board.port}\n  User {getpass.getuser()}\n  ProxyJump gate\n"
+        f"Host lab-pi\n  HostName 127.0.0.1\n  Port {board.port}\n  User {ME}\n  ProxyJump gate\n"
     )
     target = Target("pi", "ssh://lab-pi")
     with pytest.raises(HostKeyError, match=f"127.0.0.1:{jump.port} is not known"):
