@@ -16,6 +16,7 @@ from edgeeff.devices import events, validity
 from edgeeff.devices.probe import throttle_names
 from edgeeff.errors import DeviceError, InputError
 from edgeeff.results import (
+    BlockLatency,
     BoardState,
     BoardSummary,
     Comparison,
@@ -29,7 +30,7 @@ from edgeeff.results import (
     Runtime,
     Verdict,
 )
-from edgeeff.statistics import outliers, ratio_interval, spread, summarize_latency
+from edgeeff.statistics import outliers, ratio_interval, rising, spread, summarize_latency
 
 FLEET = 4
 """From so many boards on, one that stands out is told from three that differ."""
@@ -181,6 +182,19 @@ def differences(before: ProfileRecord, after: ProfileRecord) -> tuple[str, ...]:
 
     old, new = parts(before), parts(after)
     return tuple(f"{name} was {old[name]}, is {new[name]}" for name in old if old[name] != new[name])
+
+
+def by_block(parts: Sequence[tuple[str, int, int]], until: Sequence[float]) -> tuple[BlockLatency, ...]:
+    """Return what each block takes: name, operators and MACs of each, and the seconds until its end.
+
+    Where noise makes a longer network the faster one, the blocks in between share what is left.
+    """
+    ends = rising(np.array(until))
+    takes = np.diff(ends, prepend=0.0)
+    return tuple(
+        BlockLatency(name, operators, macs, float(seconds), float(seconds / ends[-1]))
+        for (name, operators, macs), seconds in zip(parts, takes, strict=True)
+    )
 
 
 def _summary(group: Sequence[ProfileRecord]) -> FleetSummary:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from edgeeff.devices import events, figures, runner, setup, validity
 from edgeeff.devices import transport as transports
@@ -41,6 +42,7 @@ LIMIT_C = 80.0
 FULL_PROCESSES = 5
 MODELS = f"{setup.FOLDER}/models"
 
+Result = TypeVar("Result")
 Delegate = Literal["auto", "xnnpack", "none", "edgetpu"]
 Connect = Callable[[Target], AbstractAsyncContextManager[Transport]]
 
@@ -66,6 +68,9 @@ class Protocol:
 
 FULL = Protocol("full", processes=FULL_PROCESSES, cool_limit_s=120.0)
 QUICK = Protocol("quick", processes=3, options={"warmup_s": 0.3, "runs": 20, "duration_s": 1.0, "warmup_limit_s": 5.0})
+
+PARTS = Protocol("quick", processes=3, options={"warmup_s": 0.2, "runs": 20, "duration_s": 0.4, "warmup_limit_s": 3.0})
+"""For the many parts of one network, each a difference of two."""
 
 
 def protocol(*, quick: bool = False, duration_s: float | None = None, sustained_min: float | None = None) -> Protocol:
@@ -147,10 +152,47 @@ def measure(
             tick()
 
     plan = Plan(tuple(files), (threads,), protocol=protocol)
-    (outcome,) = asyncio.run(measure_all([LOCAL], plan, watch=watch, device=this_device()))
+    (outcome,) = wait(measure_all([LOCAL], plan, watch=watch, device=this_device()))
     for failure in outcome.failures:
         raise failure.error
     return outcome.records
+
+
+def wait(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run asynchronous work to its end; an ending signal cancels it, so that it cleans up, then KeyboardInterrupt.
+
+    A signal's handler that raises would strike anywhere, also where the work is cleaning up already. Signals that are
+    not turned into KeyboardInterrupt are left alone.
+    """
+    # Only the main thread may ask; from Python 3.11 on asyncio does the same for Ctrl-C by itself.
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ours = [number for number in numbers if signal.getsignal(number) is signal.default_int_handler]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    interrupted = False
+
+    async def main() -> Result:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def end() -> None:
+            nonlocal interrupted
+            interrupted = True
+            if task is not None:
+                task.cancel()
+
+        for number in ours:
+            loop.add_signal_handler(number, end)
+        return await work
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number in ours:
+            signal.signal(number, signal.default_int_handler)
 
 
 async def measure_all(
@@ -195,9 +237,12 @@ async def _together(work: Sequence[Any]) -> list[Outcome]:
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return list(await asyncio.gather(*tasks))
-    finally:
+    except Exception:
         for task in tasks:
             task.cancel()
+        raise
+    finally:
+        # When we are cancelled they are, too; once more would interrupt how they clean up.
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

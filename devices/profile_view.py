@@ -125,6 +125,12 @@ def render(
     for record in records:
         for line in _details(record):
             console.print(escape(line), soft_wrap=True)
+    for record in records:
+        if record.blocks:
+            console.print(
+                escape(f"{_name(record)}, where time goes (differences of quick measurements):"), soft_wrap=True
+            )
+            console.print(_blocks(record))
     for summary in fleet:
         for line in _fleet(summary):
             console.print(escape(line), soft_wrap=True)
@@ -193,6 +199,19 @@ def _starts(records: Sequence[ProfileRecord]) -> Table:
             _megabytes(record.pss_bytes),
             _megabytes(record.model_bytes),
         )
+    return table
+
+
+def _blocks(record: ProfileRecord) -> Table:
+    from rich.markup import escape
+
+    table = _table("block", "operators", "MACs M", "ms", "share", "")
+    table.columns[-1].justify = "left"
+    longest = max(block.share for block in record.blocks)
+    for block in record.blocks:
+        bar = "█" * round(16 * block.share / longest) if longest > 0 else ""
+        figures = (str(block.operators), f"{block.macs / 1e6:.1f}", _ms(block.p50_s), f"{block.share:.1%}", bar)
+        table.add_row(escape(block.name), *figures)
     return table
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeeff.command import common, console, print_json
-from edgeeff.errors import DeviceError, DroppedError, EdgeeffError, GateError, InputError
+from edgeeff.errors import DeviceError, DroppedError, EdgeeffError, GateError, InputError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeeff.devices.profile import Failure
+    from edgeeff.converters.blocks import Block
+    from edgeeff.devices.profile import Failure, Plan, Watch
+    from edgeeff.devices.targets import Target
     from edgeeff.results import Comparison, ProfileRecord
 
 PATH = click.Path(path_type=Path)
@@ -63,6 +65,7 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--compare", type=PATH, metavar="OLD.json", help="Say what changed since an older record, with interval.")
 @click.option("--force", is_flag=True, help="Compare although device, runtime, threads or emulation differ.")
+@click.option("--blocks", is_flag=True, help="Say where time goes, by block of the network; needs the extra host.")
 @click.option("--resume", is_flag=True, help="Go on with a measurement that failed or was interrupted.")
 @click.option("--keep", is_flag=True, help="Leave the files on the board, for the next time.")
 @click.option("--require-valid", is_flag=True, help="Exit with 1 when a verdict is invalid.")
@@ -79,6 +82,7 @@ def profile(
     output: Path,
     compare: Path | None,
     force: bool,
+    blocks: bool,
     resume: bool,
     keep: bool,
     require_valid: bool,
@@ -97,12 +101,13 @@ def profile(
       edgeeff profile b0_int8.tflite --target pi4 --target pi5 --json
       edgeeff profile b0_int8.tflite --target pi4 --sustained 15
       edgeeff profile b0_int8.tflite --end-to-end photo.jpg
+      edgeeff profile lite0_int8.tflite --target pi4 --quick --blocks
     """
-    import asyncio
-
     from edgeeff.devices import figures, targets
     from edgeeff.devices import profile as profiling
     from edgeeff.devices.profile_view import Live, render
+    from edgeeff.files import write_atomic
+    from edgeeff.results import to_json
 
     known = targets.targets() if names else {}
     chosen = [targets.find(name, known) for name in dict.fromkeys(names)] or [targets.LOCAL]
@@ -127,11 +132,19 @@ def profile(
         if compare.resolve() in [path.resolve() for path in written]:
             raise InputError(f"{compare} would be overwritten; choose another folder for what is new: --output after")
 
+    parts = {str(file): _cut(file) for file in files} if blocks else {}
     with Live() as live:
-        outcomes = asyncio.run(profiling.measure_all(chosen, plan, output=output, resume=resume, watch=live.watch))
-    records = [record for outcome in outcomes for record in outcome.records]
+        outcomes = profiling.wait(profiling.measure_all(chosen, plan, output=output, resume=resume, watch=live.watch))
+        records = [record for outcome in outcomes for record in outcome.records]
+        failures = list(profiling.failures(outcomes))
+        for path, cuts in parts.items():
+            records, failed = _by_block(path, cuts, records, plan, chosen, live.watch)
+            failures += failed
+    if blocks:
+        for record in records:
+            name = profiling.file_name(record.model.path, record.target, record.threads, plan)
+            write_atomic(output / name, to_json(record).encode("utf-8"))
     fleet = figures.fleet(records)
-    failures = list(profiling.failures(outcomes))
     comparisons: list[Comparison] = []
     problem = _problem(failures)
     if before is not None:
@@ -173,6 +186,58 @@ def _older(path: Path) -> ProfileRecord:
     if not isinstance(record, ProfileRecord):
         raise InputError(f"{path} is a record of {record.schema}; --compare takes one that edgeeff profile wrote")
     return record
+
+
+def _cut(file: Path) -> tuple[Block, ...]:
+    from edgeeff.converters import blocks
+
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read the model {file}: {error.strerror}") from error
+    return blocks.cut(content, str(file))
+
+
+def _by_block(
+    path: str,
+    cuts: Sequence[Block],
+    records: list[ProfileRecord],
+    plan: Plan,
+    chosen: Sequence[Target],
+    watch: Watch,
+) -> tuple[list[ProfileRecord], list[Failure]]:
+    """Measure a file's blocks in turn on every board; return the records with its own completed, and what failed."""
+    import tempfile
+    from dataclasses import replace
+
+    from edgeeff.devices import figures
+    from edgeeff.devices import profile as profiling
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for number, block in enumerate(cuts):
+            files.append(Path(folder) / f"{number:02}-{block.name}.tflite")
+            files[-1].write_bytes(block.content)
+        quick = replace(plan, files=tuple(files), protocol=profiling.PARTS, image=None, keep=False)
+        done = {record.target for record in records if record.model.path == path}
+        boards = [target for target in chosen if target.name in done]
+        outcomes = profiling.wait(profiling.measure_all(boards, quick, watch=watch))
+    until = {
+        # The least disturbed process: differences of parts that a neighbour slowed say more of the neighbour.
+        (record.target, record.threads, record.model.path): min(record.latency.process_p50_s)
+        for outcome in outcomes
+        for record in outcome.records
+    }
+    names = [(block.name, block.operators, block.macs) for block in cuts]
+
+    def complete(record: ProfileRecord) -> ProfileRecord:
+        times = [until.get((record.target, record.threads, str(file))) for file in files]
+        known = [seconds for seconds in times if seconds is not None]
+        if record.model.path != path or len(known) < len(files):
+            return record
+        return replace(record, blocks=figures.by_block(names, known))
+
+    return [complete(record) for record in records], list(profiling.failures(outcomes))
 
 
 def _failure(failure: Failure) -> dict[str, Any]:

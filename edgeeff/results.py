@@ -207,6 +207,18 @@ class EndToEnd:
 
 
 @dataclass(frozen=True)
+class BlockLatency:
+    """What one block of a network takes: the difference of two networks that end after it and before it."""
+
+    name: str
+    operators: int
+    macs: int
+    p50_s: float
+    share: float
+    """Of the whole network, 0 to 1."""
+
+
+@dataclass(frozen=True)
 class BoardSummary:
     """What the board did while it was measured, over all samples between timed runs; None where it does not tell."""
 
@@ -258,6 +270,9 @@ class ProfileRecord(Record):
     """Of a sustained measurement: seconds until the CPU was slowed; None when it was not, or nothing tells."""
     end_to_end: EndToEnd | None = None
     board: BoardSummary | None = None
+    blocks: tuple[BlockLatency, ...] = ()
+    """Where the time goes, by the least disturbed of three quick processes each, apart from the latency above; empty
+    where that was not asked."""
     verdict: Verdict | None = None
     options: dict[str, float] = field(default_factory=dict)
     """What every measuring process was asked for."""

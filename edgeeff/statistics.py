@@ -96,3 +96,20 @@ def spread(groups: Sequence[Samples]) -> tuple[float, float]:
         return 0.0, within**0.5
     between = float(means.var(ddof=1)) - within * float((1 / sizes).mean())
     return max(0.0, between) ** 0.5, within**0.5
+
+
+def rising(values: Samples) -> Samples:
+    """Return the nearest values, in least squares, of which none is below the one before it.
+
+    Pool-adjacent-violators: Barlow, Bartholomew, Bremner and Brunk, Statistical Inference under Order Restrictions
+    (1972).
+    """
+    pools: list[tuple[float, int]] = []
+    for value in values:
+        mean, count = float(value), 1
+        while pools and pools[-1][0] > mean:
+            before, members = pools.pop()
+            mean = (before * members + mean * count) / (members + count)
+            count += members
+        pools.append((mean, count))
+    return np.repeat([mean for mean, _ in pools], [count for _, count in pools])

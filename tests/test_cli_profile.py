@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -16,11 +17,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgeeff import cli
+from edgeeff.converters.blocks import cut
 from edgeeff.devices import profile, targets, transport
 from edgeeff.devices.profile import Protocol
 from edgeeff.errors import DroppedError, UnreachableError
 from edgeeff.results import ProfileRecord, read_record
 from tests.scripted import Answer, Lab, story
+from tests.test_blocks import network
 
 Answering = Callable[[dict[str, Any], int], Answer]
 
@@ -248,6 +251,46 @@ def test_only_records_of_profiles_with_their_processes_are_compared(lab: Callabl
     assert done.exit_code == 2
     words = "is of version 1" if golden.startswith("profile") else "is a record of edgeeff/conversion"
     assert words in done.stderr
+
+
+# --- Where time goes --------------------------------------------------------------------------------------------------
+
+
+def test_blocks_are_differences_and_in_the_record(lab: Callable[..., Lab]) -> None:
+    Path("net.tflite").write_bytes(network())
+    whole = cut(network())
+    names = {f"{hashlib.sha256(block.content).hexdigest()}.tflite": index for index, block in enumerate(whole)}
+    ends = (0.001, 0.003, 0.0028, 0.006, 0.01)  # noise: the third is quicker than the second
+    lab("pi", answer=lambda options, number: Answer(story(ends[names[options["model"].rsplit("/", 1)[1]]])))
+    done = edgeeff("net.tflite", "--target", "pi", "--blocks")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "where time goes" in done.stdout
+    record = read_record(Path("net.pi.t1.profile.json"))
+    assert isinstance(record, ProfileRecord)
+    assert [block.name for block in record.blocks] == [block.name for block in whole]
+    assert [block.p50_s for block in record.blocks] == pytest.approx([0.001, 0.0019, 0, 0.0031, 0.004])
+    assert sum(block.share for block in record.blocks) == pytest.approx(1)
+    assert not Path("pi.partial.jsonl").exists()
+
+
+def test_blocks_that_fail_leave_the_record_as_it_is(lab: Callable[..., Lab]) -> None:
+    Path("net.tflite").write_bytes(network())
+    dropped = DroppedError("pi: the connection was lost")
+    lab("pi", answer=lambda options, number: Answer() if number <= 3 else Answer([], raises=dropped))
+    done = edgeeff("net.tflite", "--target", "pi", "--blocks")
+    assert done.exit_code == 3
+    assert "the connection was lost" in done.stderr
+    record = read_record(Path("net.pi.t1.profile.json"))
+    assert isinstance(record, ProfileRecord)
+    assert record.blocks == ()
+
+
+def test_what_has_no_blocks_is_refused_before_it_is_measured(lab: Callable[..., Lab]) -> None:
+    made = lab("pi")
+    done = edgeeff("tiny.tflite", "--target", "pi", "--blocks")
+    assert done.exit_code == 2
+    assert "tiny.tflite cannot be cut into blocks" in done.stderr
+    assert made.boards["pi"].asked == []
 
 
 # --- Bad input --------------------------------------------------------------------------------------------------------

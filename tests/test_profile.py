@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeeff.devices import profile, runner, setup
-from edgeeff.devices.profile import FULL, QUICK, Case, Outcome, Plan, Protocol, measure, measure_all, protocol
+from edgeeff.devices.profile import FULL, QUICK, Case, Outcome, Plan, Protocol, measure, measure_all, protocol, wait
 from edgeeff.devices.targets import LOCAL, Target
 from edgeeff.errors import DeviceError, DroppedError, EdgeeffError, InputError, ModelError, OutputError, TimeLimitError
 from edgeeff.results import ModelFile, Runtime, read_record, this_device, to_json
@@ -457,6 +460,49 @@ def test_however_often_it_is_lost_every_process_counts_once(
     assert len(lab.boards["pi"].asked) == 8 - done
     assert [record.latency.processes for record in outcome.records] == [2] * 4
     assert not (output / "pi.partial.jsonl").exists()
+
+
+def test_an_ending_signal_lets_the_work_clean_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned: list[int] = []
+
+    async def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned.append(1)
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            wait(work())
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert cleaned == [1]
+
+
+def test_the_work_may_be_done_in_a_thread() -> None:
+    async def work() -> int:
+        return 7
+
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(wait, work()).result() == 7
+
+
+def test_when_nothing_can_be_written_the_other_boards_are_ended(models: tuple[Path, ...], tmp_path: Path) -> None:
+    lab = Lab.of("pi1", "pi2")
+
+    def block(options: dict[str, Any], number: int) -> Answer:
+        (tmp_path / "pi1.partial.jsonl").mkdir(exist_ok=True)
+        return Answer()
+
+    lab.boards["pi1"].answer = block
+    with pytest.raises(OutputError, match="cannot keep what was measured"):
+        measured(lab, Plan(models, protocol=FULL), tmp_path)
+    assert all(board.closed for board in lab.boards.values())
+    assert lab.open == 0
 
 
 # --- Fleets -----------------------------------------------------------------------------------------------------------

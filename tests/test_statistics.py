@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edgeeff.results import Latency
-from edgeeff.statistics import bootstrap_interval, outliers, ratio_interval, spread, summarize_latency
+from edgeeff.statistics import bootstrap_interval, outliers, ratio_interval, rising, spread, summarize_latency
 
 Samples = npt.NDArray[np.float64]
 
@@ -172,3 +172,15 @@ def test_spreads_are_never_negative_and_grow_with_distance(groups: list[list[flo
     assert within >= 0
     moved = [np.array(group) + 1e4 * index for index, group in enumerate(groups)]
     assert spread(moved)[0] >= between or len(groups) == 1
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=30))
+def test_rising_values_keep_their_sum_and_those_that_rise_stay(values: list[float]) -> None:
+    found = rising(np.array(values))
+    assert (np.diff(found) >= 0).all()
+    assert found.sum() == pytest.approx(sum(values))
+    assert rising(np.array(sorted(values))) == pytest.approx(sorted(values))
+
+
+def test_what_falls_is_levelled() -> None:
+    assert rising(np.array([1.0, 3.0, 2.0, 5.0])) == pytest.approx([1.0, 2.5, 2.5, 5.0])

@@ -1,0 +1,101 @@
+"""Cut a .tflite classifier where its blocks end, so that it can be measured how long it takes to get there.
+
+The files begin as the network does and end after a block; a block's time is the difference of two of them. Running and
+subtracting belong to others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeeff.converters import inspect
+from edgeeff.converters.graph import Graph
+from edgeeff.errors import ModelError
+
+FIRST = "input"
+"""What comes before the first operator whose tensors are named after a block: reading and scaling pixels."""
+SCALING = {"normalization", "rescaling"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the network, and the file that ends with it."""
+
+    name: str
+    """That its tensors have, such as "block2a"; of parts that could not be told apart, the first."""
+    operators: int
+    macs: int
+    content: bytes
+    """The network from its input to this block's output, as a .tflite file."""
+
+
+def cut(content: bytes, origin: str = "the model") -> tuple[Block, ...]:
+    """Return the blocks of a network in their order; the last one's file is the whole.
+
+    A cut is made only where a single tensor leads on. Raises ModelError when the network has no blocks by name, or
+    only one; and what reading raises.
+    """
+    operators = inspect.parse(content).operators
+    names = _names(operators)
+    ends = [
+        position
+        for position in range(len(operators) - 1)
+        if names[position] != names[position + 1] and _leading_on(operators, position) is not None
+    ]
+    if not ends:
+        raise ModelError(
+            f"{origin} cannot be cut into blocks: its tensors are not named after any, or it is compiled for the Edge "
+            "TPU; convert it from Keras with edgeeff to keep the names"
+        )
+    files = _files(content, origin, operators, ends)
+    blocks = []
+    begin = 0
+    for end, file in zip([*ends, len(operators) - 1], [*files, content], strict=True):
+        own = operators[begin : end + 1]
+        blocks.append(Block(names[begin], len(own), sum(operator.macs for operator in own), file))
+        begin = end + 1
+    return tuple(blocks)
+
+
+def _names(operators: Sequence[inspect.Operator]) -> list[str]:
+    """Return each operator's block; one without a name belongs to the block before it."""
+    names: list[str] = []
+    for operator in operators:
+        name = FIRST if operator.block in SCALING else operator.block
+        names.append(name or (names[-1] if names else FIRST))
+    return names
+
+
+def _leading_on(operators: Sequence[inspect.Operator], position: int) -> int | None:
+    """Return the only tensor that leads from the operators up to `position` to later ones; None when there are more."""
+    done = operators[: position + 1]
+    written = {index for operator in done for index in operator.outputs}
+    later = operators[position + 1 :]
+    made_later = {index for operator in later for index in operator.outputs}
+    read_before = {index for operator in done for index in operator.inputs} - written
+    read_later = {index for operator in later for index in operator.inputs if index >= 0} - made_later
+    # Constants are read on both sides only where they are shared; the network's input would be, too.
+    crossing = read_later & (written | read_before)
+    return crossing.pop() if len(crossing) == 1 and crossing <= written else None
+
+
+def _files(content: bytes, origin: str, operators: Sequence[inspect.Operator], ends: Sequence[int]) -> list[bytes]:
+    """Return the files that end after each of these operators, in their order."""
+    files = []
+    for end in ends:
+        graph = Graph(content, origin)
+        for operator in graph.operators[end + 1 :]:
+            graph.remove(operator)
+        tensor = _leading_on(operators, end)
+        assert tensor is not None  # noqa: S101 - an end is where one leads on
+        graph.set_output(tensor)
+        graph.model.signatureDefs = []
+        graph.model.metadata = []
+        graph.tidy()
+        used = {graph.tensor(index).buffer for index in range(len(graph.model.subgraphs[0].tensors))}
+        for index, buffer in enumerate(graph.model.buffers):
+            if index not in used:
+                buffer.data = None
+        files.append(graph.content())
+    return files
