@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
-from edgeeff.devices.builds import BUILDS, choose
+from edgeeff.devices.builds import BUILDS, RUNTIMES, choose
 from edgeeff.errors import DeviceError
 from edgeeff.results import BoardPython
 
@@ -86,3 +87,12 @@ def test_a_32_bit_python_on_a_64_bit_kernel_takes_wheels_for_armv7l() -> None:
 
 def test_no_build_of_tflite_runtime_is_given_numpy_2() -> None:
     assert all(build.numpy[1] == (2,) for build in BUILDS if build.runtime == "tflite-runtime")
+
+
+def test_the_command_offers_every_runtime_that_has_builds() -> None:
+    from edgeeff.cli_devices import setup
+
+    (option,) = (parameter for parameter in setup.params if parameter.name == "runtime")
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == RUNTIMES
+    assert {build.runtime for build in BUILDS} == set(RUNTIMES)
