@@ -476,6 +476,8 @@ class SSH(_Processes):
         pattern = re.compile(rf"\n{mark} (\d+|missing)\n".encode())
         said = b""
         while not (match := pattern.search(said)):
+            if len(said) > OUTPUT_LIMIT_BYTES:
+                raise DeviceError(f"{self.name}: the login shell prints without end; look into its start-up files")
             piece = await self.read(process.stdout)
             said += piece
             if not piece:
@@ -487,8 +489,6 @@ class SSH(_Processes):
                     f"{self.name}: the login shell ended with status {process.returncode} before the command began; "
                     f"it said: {_shortened(said.decode('utf-8', errors='replace').strip()) or '(nothing)'}"
                 )
-            if len(said) > OUTPUT_LIMIT_BYTES:
-                raise DeviceError(f"{self.name}: the login shell prints without end; look into its start-up files")
         return None if match[1] == b"missing" else int(match[1]), said[match.end() :]
 
     async def read(self, stream: asyncssh.SSHReader[bytes]) -> bytes:
