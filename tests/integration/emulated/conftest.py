@@ -42,7 +42,6 @@ def board_python(emulated_board: EmulatedBoard, board_wheels: list[Path]) -> str
 def switched_on(request: pytest.FixtureRequest) -> Iterator[None]:
     """Leave the board running for the next test."""
     yield
-    if "emulated_board" in request.fixturenames:
-        board = request.getfixturevalue("emulated_board")
-        if not board.running:
-            board.restart()
+    board = request.node.funcargs.get("emulated_board")  # absent where it could not be had
+    if board is not None and not board.running:
+        board.restart()
