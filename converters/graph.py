@@ -242,9 +242,8 @@ class Graph:
                 entry.tensorIndex = new[int(entry.tensorIndex)]
         names: set[str] = set()
         for index, tensor in enumerate(subgraph.tensors):
-            name = self.name(index)
-            if name in names:
-                tensor.name = f"{name}#{index}".encode()
+            name = self.name(index).partition("\0")[0]  # native code reads no further
+            tensor.name = (f"{name}#{index}" if name in names else name).encode()
             names.add(self.name(index))
 
     def _check_tensors(self) -> None:

@@ -74,6 +74,19 @@ def test_there_is_one_signature_and_the_names_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
+def test_names_are_what_native_code_reads_of_them() -> None:
+    graph = Graph(tiny.classifier())
+    for operator in graph.operators[-2:]:
+        graph.tensor(operator.outputs[0]).name = b"scores\0 of \xff"
+    found = finish(graph.content())
+    made = Graph(found.content)
+    (softmax,) = (operator for operator in made.operators if made.kind(operator) == "SOFTMAX")
+    logits, scores = (made.name(int(index)) for index in (softmax.inputs[0], softmax.outputs[0]))
+    assert found.logits == logits
+    assert {name.partition("#")[0] for name in (logits, scores)} == {"scores"}
+    assert logits != scores
+
+
 @pytest.mark.parametrize("had", ["softmax", "logits"])
 @pytest.mark.parametrize("wanted", ["softmax", "logits", None])
 def test_the_head_is_kept_added_or_taken_away(had: Head, wanted: Head | None) -> None:
