@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,12 @@ class Board:
     folder: Path
     fault: str
     environment: dict[str, str]
+    running: set[asyncio.subprocess.Process] = field(default_factory=set)
+
+    def end(self) -> None:
+        """End what its commands left: one that is cut off does not notice by itself."""
+        for child in self.running:
+            _kill(child)
 
     async def serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         """Run a command in a shell and carry its input and outputs."""
@@ -131,6 +137,7 @@ class Board:
             start_new_session=True,
         )
         assert child.stdin and child.stdout and child.stderr
+        self.running.add(child)
         feeding = asyncio.ensure_future(_carry(process.stdin, child.stdin))
         feeding.add_done_callback(partial(_close, child.stdin))
         try:
@@ -141,6 +148,7 @@ class Board:
             status = await child.wait()
         finally:
             _kill(child)
+            self.running.discard(child)
             feeding.cancel()
         if status < 0:
             process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
@@ -197,6 +205,7 @@ async def listening(board: Board, users: bytes, count: Count) -> AsyncIterator[d
         yield {"port": port, "known_hosts": line}
     finally:
         server.close()
+        board.end()
 
 
 @asynccontextmanager
@@ -227,6 +236,12 @@ async def serve(folder: Path) -> None:
     users = (folder / "user" / ".ssh" / "id_ed25519.pub").read_bytes()
     fleet = json.loads((folder / "fleet.json").read_text())
     count = Count()
+    made: list[Board] = []
+
+    def busy() -> list[str]:
+        """Boards on which something runs that should have ended; who lost the connection can end nothing."""
+        return [board.folder.name for board in made if board.running and board.fault != "dropped"]
+
     async with AsyncExitStack() as stack:
         found = {}
         for name, fault in fleet.items():
@@ -234,19 +249,16 @@ async def serve(folder: Path) -> None:
             path = f"{board / 'bin'}:{folder / 'tools'}"
             home = str(board / "home")
             environment = {"PATH": path, "HOME": home, "TMPDIR": home, "BOARD": str(board)}
-            one = (
-                unreached(fault, count)
-                if fault in UNREACHED
-                else listening(Board(board, fault, environment), users, count)
-            )
+            made.append(Board(board, fault, environment))
+            one = unreached(fault, count) if fault in UNREACHED else listening(made[-1], users, count)
             found[name] = await stack.enter_async_context(one)
         print(json.dumps(found), flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-        for _ in range(50):  # the ends of connections may still be on their way
-            if count.now:
+        for _ in range(50):  # the ends of connections and processes may still be on their way
+            if count.now or busy():
                 await asyncio.sleep(0.1)
-        left = count.now
-    print(json.dumps({"most": count.most, "left": left}), flush=True)
+        seen = {"most": count.most, "left": count.now, "busy": busy()}
+    print(json.dumps(seen), flush=True)
 
 
 # --- Making them ------------------------------------------------------------------------------------------------------
@@ -359,7 +371,11 @@ def boards(folder: Path) -> Iterator[dict[str, Any]]:
             process.stdin.close()
             seen |= json.loads(process.stdout.readline())
         finally:
-            process.kill()
+            process.stdin.close()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 # --- Measuring them ---------------------------------------------------------------------------------------------------
@@ -418,6 +434,8 @@ def measure(folder: Path, fleet: Mapping[str, str], pace_s: float) -> Result:
         problems.append(f"standard error has {noise}")
     if seen["left"]:
         problems.append(f"{seen['left']} connections were left open")
+    if seen["busy"]:
+        problems.append(f"processes were left on {', '.join(seen['busy'])}")
     return Result(status, document, errors.getvalue(), tuple(problems), wall, seen["most"], (before, after))
 
 
