@@ -56,6 +56,8 @@ ERRORS_KEPT_BYTES = 1 << 16
 """How much of the end of standard error is kept."""
 OUTPUT_LIMIT_BYTES = 1 << 26
 """A command that prints more than this, at once or in one line, has gone wrong."""
+NOISE_LIMIT_BYTES = 1 << 20
+"""So has a login shell that prints more than this before the command."""
 
 Result = TypeVar("Result")
 
@@ -476,7 +478,7 @@ class SSH(_Processes):
         pattern = re.compile(rf"\n{mark} (\d+|missing)\n".encode())
         said = b""
         while not (match := pattern.search(said)):
-            if len(said) > OUTPUT_LIMIT_BYTES:
+            if len(said) > NOISE_LIMIT_BYTES:
                 raise DeviceError(f"{self.name}: the login shell prints without end; look into its start-up files")
             piece = await self.read(process.stdout)
             said += piece

@@ -483,10 +483,7 @@ async def test_a_login_shell_that_ends_first_is_quoted(ssh_home: Path, tmp_path:
 
 
 @in_a_loop
-async def test_a_login_shell_that_prints_without_end_is_ended(
-    ssh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transport, "OUTPUT_LIMIT_BYTES", 1 << 20)
+async def test_a_login_shell_that_prints_without_end_is_ended(ssh_home: Path, tmp_path: Path) -> None:
     async with board(tmp_path / "board", ssh_home) as there:
         there.noisy("yes")
         async with transport.connect(there.target()) as far:
