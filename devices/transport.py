@@ -258,10 +258,19 @@ class _Within:
         self._end = asyncio.get_running_loop().time() + limit_s
 
     async def __call__(self, awaitable: Awaitable[Result]) -> Result:
+        # Not wait_for: up to Python 3.11 it forgets that it was cancelled where the result came at the same moment, and
+        # then Ctrl-C does nothing.
+        task = asyncio.ensure_future(awaitable)
         try:
-            return await asyncio.wait_for(awaitable, self._end - asyncio.get_running_loop().time())
-        except asyncio.TimeoutError:
-            raise TimeLimitError(f"{self.what} took longer than {self._limit_s:g} s and was ended") from None
+            left = self._end - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait({task}, timeout=max(0.0, left))
+            if not done:
+                raise TimeLimitError(f"{self.what} took longer than {self._limit_s:g} s and was ended")
+        except BaseException:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise
+        return task.result()
 
 
 class _Processes(ABC):
@@ -358,7 +367,13 @@ class _Processes(ABC):
         within = _Within(what or f"{self.name}: '{_shortened(shlex.join(argv))}'", time_limit_s)
         with ExitStack() as stack:
             source = stack.enter_context(_opened(stdin))
-            process = await within(self._start(argv))
+            starting = asyncio.ensure_future(self._start(argv))
+            try:
+                process = await within(starting)
+            except BaseException:
+                if not starting.cancelled() and starting.exception() is None:  # it came when nobody waited any more
+                    await starting.result().end()
+                raise
             feeding = asyncio.ensure_future(_feed(process, source))
             errors = asyncio.ensure_future(_collect_errors(process))
             running = _Running(process, feeding, errors, within)

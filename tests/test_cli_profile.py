@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -325,10 +324,13 @@ def test_an_interruption_ends_the_measuring_process_and_keeps_the_rest(
     tmp_path: Path, tiny_float_tflite: Path, number: signal.Signals
 ) -> None:
     command = [sys.executable, "-m", "edgeeff", "profile", str(tiny_float_tflite), "--duration", "60", "-o", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    runner = _child(process.pid, tiny_float_tflite.name)
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=30)
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            runner = _child(process.pid, tiny_float_tflite.name)
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert output == ""
     assert errors == "edgeeff: interrupted; no file was left half written\n"
@@ -345,8 +347,7 @@ def _child(parent: int, word: str) -> int:
                 line = (folder / "cmdline").read_bytes().decode(errors="replace")
             except OSError:
                 continue
-            if int(status[1]) == parent and word in line and "runner" in line:
+            if status[1:2] == [str(parent)] and word in line and "runner" in line:
                 return int(folder.name)
         time.sleep(0.05)
-    os.kill(parent, signal.SIGKILL)
     raise AssertionError("no measuring process was started")

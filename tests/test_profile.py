@@ -118,7 +118,7 @@ def test_a_sustained_measurement_has_its_minutes(tiny_float_tflite: Path) -> Non
     (record,) = outcome.records
     (minute,) = record.minutes
     assert (minute.minute, minute.runs) == (1, record.latency.runs)
-    assert minute.p50_s == pytest.approx(record.latency.p50_s)
+    assert minute.p50_s == pytest.approx(record.latency.p50_s, rel=1e-2)  # single latencies are rounded
 
 
 def test_a_model_that_is_none_is_the_users_fault(tmp_path: Path) -> None:

@@ -618,3 +618,14 @@ async def test_accepted_host_keys_have_to_be_met(ssh_home: Path, tmp_path: Path)
         await transport.accept_host_keys(there.target(), [there.key.get_fingerprint()])
     with pytest.raises(HostKeyError, match="shown: none"):
         await transport.accept_host_keys(LOCAL, ["SHA256:other"])
+
+
+@in_a_loop
+async def test_who_is_interrupted_as_the_answer_comes_is_interrupted() -> None:
+    answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.ensure_future(transport._Within("it", 10)(answer))
+    await asyncio.sleep(0)
+    answer.set_result(7)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
