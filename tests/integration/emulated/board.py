@@ -108,7 +108,7 @@ class EmulatedBoard:
         self.start()
 
     def run(
-        self, argv: Sequence[str], *, user: str = user, check: bool = True, limit_s: float = 60
+        self, argv: Sequence[str], *, user: str = user, check: bool = True, limit_s: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the board; raises BoardError for a status other than 0 (unless told not to check)."""
         return _run(self.ssh(argv, user=user), check=check, limit_s=limit_s)
@@ -118,7 +118,7 @@ class EmulatedBoard:
         where = ["-p", str(self.port), *self._ssh_options(), f"{user}@{self.host}"]
         return ["ssh", *where, *(["--", shlex.join(argv)] if argv else [])]
 
-    def send(self, *paths: Path, to: str, limit_s: float = 60) -> None:
+    def send(self, *paths: Path, to: str, limit_s: float = 120) -> None:
         """Copy files into a folder of the board, relative to the user's home; raises BoardError."""
         command = ["scp", "-q", "-P", str(self.port), *self._ssh_options(), *map(str, paths)]
         _run([*command, f"{self.user}@{self.host}:{to}/"], limit_s=limit_s)
@@ -168,7 +168,7 @@ class EmulatedBoard:
     def _ssh_options(self) -> list[str]:
         options = {
             "BatchMode": "yes",
-            "ConnectTimeout": "20",
+            "ConnectTimeout": "60",
             "GlobalKnownHostsFile": "none",
             "IdentitiesOnly": "yes",
             "IdentityFile": str(self.key),
@@ -184,7 +184,7 @@ class EmulatedBoard:
 
 
 def _run(
-    command: Sequence[str], *, folder: Path | None = None, check: bool = True, limit_s: float = 60
+    command: Sequence[str], *, folder: Path | None = None, check: bool = True, limit_s: float = 120
 ) -> subprocess.CompletedProcess[str]:
     shown = f"on the board: {command[-1]}" if command[0] == "ssh" else shlex.join(command)
     try:

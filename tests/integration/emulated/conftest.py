@@ -34,7 +34,7 @@ def board_python(emulated_board: EmulatedBoard, board_wheels: list[Path]) -> str
     packages = "runtime/lib/python3.11/site-packages"
     emulated_board.send(*board_wheels, to=packages)
     for wheel in board_wheels:  # a wheel is an archive of what is installed; pip takes a minute here to say the same
-        emulated_board.run(["unzip", "-q", f"{packages}/{wheel.name}", "-d", packages], limit_s=120)
+        emulated_board.run(["unzip", "-q", f"{packages}/{wheel.name}", "-d", packages])
     return "/home/pi/runtime/bin/python"
 
 
