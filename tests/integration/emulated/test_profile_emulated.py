@@ -79,7 +79,11 @@ def test_a_processor_squeezed_mid_run_makes_the_verdict_invalid(
 
 
 def test_a_power_cut_mid_run_is_exit_status_3_and_gone_on_from(
-    board: Target, emulated_board: EmulatedBoard, tiny_float_tflite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    board: Target,
+    emulated_board: EmulatedBoard,
+    tiny_float_tflite: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(profile, "QUICK", Protocol("quick", 2, FEW))
     numbers: list[int] = []
