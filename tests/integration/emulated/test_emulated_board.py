@@ -170,6 +170,7 @@ def _logits(path: Path) -> bytes:
     softmax = graph.producer(graph.outputs[0])
     assert softmax is not None
     dequantize = graph.producer(int(softmax.inputs[0]))
+    assert dequantize is not None
     assert (graph.kind(softmax), graph.kind(dequantize)) == ("SOFTMAX", "DEQUANTIZE")
     graph.set_output(int(dequantize.inputs[0]))
     graph.remove(softmax)
