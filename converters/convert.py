@@ -327,7 +327,7 @@ def _delegated(inspection: Inspection) -> Check:
     if delegation.left:
         first = delegation.left[0]
         name = inspection.operators[first.operator].name
-        detail += f"; {len(delegation.left)} are left to slower kernels, first {name}: {first.reason}"
+        detail += f"; {len(delegation.left)} left to slower kernels, first {name}: {first.reason}"
     return Check("XNNPACK", passed=True, detail=detail)
 
 
