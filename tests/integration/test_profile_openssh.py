@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeeff import cli
+from edgeeff.converters.convert import Calibration, Source, convert
 from edgeeff.devices import profile, targets
 from edgeeff.devices.profile import Case, Plan, Protocol, measure_all
 from edgeeff.devices.targets import Target
@@ -52,11 +53,14 @@ def test_the_command_measures_over_ssh(
     target = servers.start("Banner none").target
     targets.add(over(target.url))
     before = models_there()
+    int8 = tmp_path / "tiny_int8.tflite"
+    convert(Source(model=tiny_float_tflite), output=int8, calibration=Calibration(samples=4))
     options = ("--target", "board", "--quick", "--threads", "1,2", "--output", str(tmp_path / "out"), "--json")
-    done = CliRunner().invoke(cli.main, ["profile", str(tiny_float_tflite), *options])
+    done = CliRunner().invoke(cli.main, ["profile", str(tiny_float_tflite), str(int8), *options])
     assert (done.exit_code, done.stderr) == (0, "")
     document = json.loads(done.stdout)
-    assert [record["threads"] for record in document["records"]] == [1, 2]
+    measured = [(Path(record["model"]["path"]).name, record["threads"]) for record in document["records"]]
+    assert sorted(measured) == [(file.name, threads) for file in (tiny_float_tflite, int8) for threads in (1, 2)]
     assert all(record["target"] == "board" and record["latency"]["processes"] == 2 for record in document["records"])
     assert models_there() == before
 
