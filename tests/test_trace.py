@@ -334,15 +334,6 @@ def test_what_is_no_image_classifier_is_refused(tmp_path: Path, make: Callable[[
         traced(tmp_path, saved(make(), tmp_path))
 
 
-@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
-@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-def test_a_truncated_file_is_a_model_error(tmp_path: Path, name: str) -> None:
-    path = saved(network(rescaling()), tmp_path, name)
-    path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(ModelError, match=r"cannot be loaded: .*the file may be truncated"):
-        traced(tmp_path, path)
-
-
 def test_another_resolution_than_the_models_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="takes 16 x 16 pixels, --resolution says 32"):
         traced(tmp_path, saved(network(rescaling()), tmp_path), resolution=32)
