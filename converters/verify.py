@@ -25,9 +25,9 @@ INTEGER_TYPES = frozenset({"int8", "uint8", "int16", "int32", "int64"})
 
 # A file whose arithmetic is float must repeat the float model, as a share of its largest score where that is above 1.
 # Quantized ones may lose accuracy, which is for people to judge; outputs that have nothing to do with the float model's
-# mean a broken file.
+# mean a broken file. A B0 that int8 has ruined still correlates by 0.28; shuffled weights do by 0.0.
 MAX_DIFFERENCE = {"float32": 1e-4, "float16": 0.02}
-MIN_CORRELATION = 0.2
+MIN_CORRELATION = 0.05
 # Below both a warning says that the file may be no good as a classifier. Of scores that go together well, another best
 # class means near ties, which images that show nothing in particular are full of.
 WARN_AGREEMENT = 0.8
