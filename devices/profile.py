@@ -25,7 +25,16 @@ from edgeeff.devices.figures import Run
 from edgeeff.devices.partial import Partial
 from edgeeff.devices.targets import LOCAL, Target
 from edgeeff.devices.transport import Transport
-from edgeeff.errors import DeviceError, DroppedError, EdgeeffError, InputError, ModelError, OutputError, TimeLimitError
+from edgeeff.errors import (
+    DeviceError,
+    DroppedError,
+    EdgeeffError,
+    InputError,
+    ModelError,
+    NoCommandError,
+    OutputError,
+    TimeLimitError,
+)
 from edgeeff.files import write_atomic
 from edgeeff.results import Device, ModelFile, ProfileRecord, Runtime, this_device, to_json
 
@@ -33,6 +42,8 @@ START_LIMIT_S = 180.0
 """Time that a process may take to import, load and end: an emulated board imports for half a minute."""
 SLOWEST_RUN_S = 10.0
 """A process whose runs take longer than this counts as hung; it is far beyond B7 on one core."""
+DIGEST_LIMIT_S = 60.0
+"""Time for the sha256 of a file there: the slowest boards read and digest some 20 MB in a second."""
 COOL_STEP_S = 5.0
 """How often the temperature is read while the board cools down."""
 AT_ONCE = 64
@@ -335,7 +346,7 @@ async def _files_on(
     try:
         for file in files:
             remote = f"{MODELS}/{file.sha256}{Path(file.path).suffix}"
-            if file.path not in there and not await transport.exists(remote):
+            if file.path not in there and not await _is_whole(transport, remote, file.sha256):
                 sent.append(remote)
                 await transport.put(Path(file.path), remote)
             there[file.path] = remote
@@ -346,6 +357,15 @@ async def _files_on(
                 for remote in sent:
                     await transport.remove(remote)
                 await transport.run(["/bin/sh", "-c", _TIDY, "sh", MODELS, setup.FOLDER], time_limit_s=30)
+
+
+async def _is_whole(transport: Transport, remote: str, sha256: str) -> bool:
+    """Say whether a file is there with all its content: a power cut can leave its name and take the rest."""
+    try:
+        done = await transport.run(["sha256sum", remote], time_limit_s=DIGEST_LIMIT_S)
+    except NoCommandError:
+        return False
+    return done.status == 0 and done.stdout.split()[:1] == [sha256]
 
 
 _TIDY = 'rmdir -- "$@" 2>/dev/null; exit 0'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -125,6 +126,11 @@ class Scripted:
             return Completed(0, "Welcome!\n" + json.dumps(self.probe) + "\n", "")
         if asked.get("mode") == "state":
             return Completed(0, json.dumps(STATE | {"temperature_c": self.temperatures.pop(0)}) + "\n", "")
+        if argv[0] == "sha256sum":
+            content = self.files.get(argv[1])
+            if content is None:
+                return Completed(1, "", f"sha256sum: {argv[1]}: No such file or directory\n")
+            return Completed(0, f"{hashlib.sha256(content).hexdigest()}  {argv[1]}\n", "")
         return Completed(0, "made\n", "")
 
     @asynccontextmanager

@@ -179,7 +179,7 @@ def test_cases_are_measured_in_turn_a_fresh_process_each(models: tuple[Path, ...
 def test_a_model_that_is_on_the_board_is_not_sent_and_stays(models: tuple[Path, ...]) -> None:
     lab = Lab.of("pi")
     remote = f"{profile.MODELS}/{ModelFile.of(models[0]).sha256}.tflite"
-    lab.boards["pi"].files[remote] = b"there"
+    lab.boards["pi"].files[remote] = models[0].read_bytes()
     measured(lab, Plan(models, protocol=SHORT))
     assert remote not in lab.boards["pi"].puts
     assert list(lab.boards["pi"].files) == [remote]
@@ -537,3 +537,14 @@ def test_partial_results_are_json_lines(models: tuple[Path, ...], tmp_path: Path
     kept = json.loads(line)
     assert kept["key"]["sha256"] == ModelFile.of(models[0]).sha256
     assert kept["events"] == story(1e-3)
+
+
+def test_a_model_that_a_power_cut_took_apart_is_sent_again(models: tuple[Path, ...]) -> None:
+    lab = Lab.of("pi")
+    pi = lab.boards["pi"]
+    broken, whole = (f"{profile.MODELS}/{ModelFile.of(model).sha256}.tflite" for model in models[:2])
+    pi.files = {broken: b"", whole: models[1].read_bytes()}
+    (outcome,) = measured(lab, Plan(models[:2], protocol=Protocol("quick", 1)))
+    assert not outcome.failures
+    assert broken in pi.puts
+    assert whole not in pi.puts

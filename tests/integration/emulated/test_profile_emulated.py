@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,16 @@ STRETCHES = 3
 
 
 @pytest.fixture
-def board(emulated_board: EmulatedBoard, board_python: str, ssh_home: Path) -> Target:
+def board(emulated_board: EmulatedBoard, board_python: str, ssh_home: Path) -> Iterator[Target]:
     """The emulated board as a target that a user has added."""
     shutil.copy(emulated_board.key, ssh_home / "id_ed25519")
     shutil.copy(emulated_board.known_hosts, ssh_home / "known_hosts")
     target = Target("emu", emulated_board.url, board="raspberry-pi-4", python=board_python, emulated=True)
     targets.add(target)
-    return target
+    yield target
+    if not emulated_board.running:
+        emulated_board.restart()
+    emulated_board.run(["rm", "-rf", profile.MODELS])  # what a power cut left there
 
 
 def test_lite0_is_measured_and_labelled_emulated(
