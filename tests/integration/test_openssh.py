@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -132,16 +131,6 @@ class Servers:
             with self.known_hosts.open("a") as file:
                 file.write(server.known_as(f"[127.0.0.1]:{server.port}"))
         return server
-
-
-@pytest.fixture
-def servers(tmp_path: Path, ssh_home: Path) -> Iterator[Servers]:
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # what the service does before it starts
-    made = Servers(tmp_path, ssh_home)
-    yield made
-    for server in made.running:
-        server.close()
 
 
 @in_a_loop

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,6 @@ from tests.integration.test_openssh import SSHD, Servers
 
 pytestmark = pytest.mark.skipif(not SSHD.exists(), reason=f"needs {SSHD}, of the package openssh-server")
 SMALL = {"warmup_runs": 2, "warmup_s": 0.0, "warmup_limit_s": 0.2, "runs": 5, "duration_s": 0.05}
-
-
-@pytest.fixture
-def servers(tmp_path: Path, ssh_home: Path) -> Iterator[Servers]:
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # what the service does before it starts
-    made = Servers(tmp_path, ssh_home)
-    yield made
-    for server in made.running:
-        server.close()
 
 
 def over(url: str | None) -> Target:

@@ -7,11 +7,9 @@ board's own, which here is the same.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,15 +28,10 @@ def board_home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(tmp_path: Path, ssh_home: Path, board_home: Path) -> Iterator[Server]:
+def server(servers: Servers, board_home: Path) -> Server:
     """A board that nobody knows yet, with a home folder of its own."""
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # what the service does before it starts
     home = shlex.quote(str(board_home))
-    servers = Servers(tmp_path, ssh_home)
-    yield servers.start(f'ForceCommand cd {home}; export HOME={home}; eval "$SSH_ORIGINAL_COMMAND"', known=False)
-    for running in servers.running:
-        running.close()
+    return servers.start(f'ForceCommand cd {home}; export HOME={home}; eval "$SSH_ORIGINAL_COMMAND"', known=False)
 
 
 def edgeeff(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
