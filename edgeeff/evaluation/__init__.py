@@ -1,0 +1,1 @@
+"""A quantized classifier judged against its float baseline on the same images."""
