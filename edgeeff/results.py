@@ -743,6 +743,20 @@ class GateResult:
 
 
 @dataclass(frozen=True)
+class Leak:
+    """An image that was judged, and another one that is the same or nearly so."""
+
+    kind: str
+    """"exact" for the same bytes, "near" for the same picture saved, resized or mirrored anew."""
+    source: str
+    """Where the other one is: "calibration", "train", or "evaluation" for the set itself."""
+    image: str
+    """Of the evaluation set, by its name there."""
+    other: str
+    """By its name in the source."""
+
+
+@dataclass(frozen=True)
 class Finding:
     """A pitfall that this evaluation shows: the evidence, and what to do about it."""
 
