@@ -3,7 +3,7 @@
 Calibration and evaluation share this module, so both see the same pixels. What these are used for is left to the
 callers, and so is every normalisation: arrays leave here as unsigned bytes, 0..255, RGB.
 
-How a file becomes an array (`load`), exactly:
+How a file becomes an array (`load`, and `decode` of its bytes), exactly:
 
 1. The first frame is decoded at full size and turned upright as its EXIF orientation says.
 2. It becomes 8-bit RGB. Grey is copied to the three channels; of 16 bits the upper eight count; palettes are looked up;
@@ -11,7 +11,8 @@ How a file becomes an array (`load`), exactly:
    TensorFlow ignores them.
 3. The largest box of the output's aspect ratio is taken from the middle and shrunk by s / (s + 32), s being the shorter
    output side: the crop that EfficientNets were evaluated with (tensorflow/tpu, efficientnet/preprocessing.py,
-   CROP_PADDING). Its sides are cut to whole pixels, its offsets rounded half up.
+   CROP_PADDING). Its sides are cut to whole pixels, its offsets rounded half up. A picture that has exactly the
+   output's size is left as it is: somebody prepared it, and to crop it again would zoom in.
 4. One bicubic resize (a = -0.5, antialiased where it shrinks) takes that box to the output. At the edges of the box the
    filter sees the pixels around it, as if the whole picture had been resized first and cropped then.
 """
@@ -19,6 +20,7 @@ How a file becomes an array (`load`), exactly:
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -147,38 +149,53 @@ def load(path: Path | str, height: int, width: int, crop: Crop = "center") -> np
     """Decode one image to uint8 [height, width, 3], RGB, as the docstring of this module defines it.
 
     `crop="none"` resizes the whole picture whatever its aspect ratio. Raises CalibrationError, naming the file, when it
-    cannot be read, is no image, is damaged, or has pixels for which white is not defined (32 bits, floating point);
-    MissingExtraError without Pillow.
+    cannot be read, and what `decode` raises.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise CalibrationError(f"cannot read the image {path} ({error}): replace it or take it away") from error
+    return decode(data, path, height, width, crop)
+
+
+def decode(data: bytes, name: Path | str, height: int, width: int, crop: Crop = "center") -> npt.NDArray[np.uint8]:
+    """Decode the bytes of one image file as `load` does; `name` is what messages call it.
+
+    Raises CalibrationError when they are no image, are damaged, or have pixels for which white is not defined (32 bits,
+    floating point); MissingExtraError without Pillow.
     """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError  # finding and sampling need no Pillow
     except ImportError as error:
         raise MissingExtraError("Pillow", "host") from error
     try:
-        with Image.open(path) as opened:
-            picture = _rgb(ImageOps.exif_transpose(opened), path)
+        with Image.open(io.BytesIO(data)) as opened:
+            ImageOps.exif_transpose(opened, in_place=True)
+            picture = _rgb(opened, name)
     except UnidentifiedImageError as error:
-        raise CalibrationError(f"{path} is no image that can be read: replace it or take it away") from error
+        raise CalibrationError(f"{name} is no image that can be read: replace it or take it away") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         # Pillow's decoders raise any of these for damaged files.
-        raise CalibrationError(f"cannot read the image {path} ({error}): replace it or take it away") from error
-    box = (0, 0, *picture.size) if crop == "none" else center_box(*picture.size, height, width)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, box))
+        raise CalibrationError(f"cannot read the image {name} ({error}): replace it or take it away") from error
+    if picture.size != (width, height):
+        box = (0, 0, *picture.size) if crop == "none" else center_box(*picture.size, height, width)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC, box)
+    return np.asarray(picture)
 
 
-def _rgb(picture: Image.Image, path: Path | str) -> Image.Image:
-    """The picture with 8-bit RGB pixels."""
+def _rgb(picture: Image.Image, name: Path | str) -> Image.Image:
+    """The picture with 8-bit RGB pixels; itself where it has them already, since copies cost as much as decoding."""
     from PIL import Image
 
     if picture.mode == "F" or picture.mode.startswith("I"):
         values = np.asarray(picture)
         if picture.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
-            raise CalibrationError(f"{path} has 32-bit pixels, whose white is not defined: save it with 8 or 16 bits")
+            raise CalibrationError(f"{name} has 32-bit pixels, whose white is not defined: save it with 8 or 16 bits")
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def center_box(image_width: int, image_height: int, height: int, width: int) -> tuple[int, int, int, int]:

@@ -174,6 +174,13 @@ def test_no_crop_keeps_the_whole_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images.load(save(tmp_path / "a.png"), 60, 80, crop="none"), ramp())
 
 
+@pytest.mark.parametrize("crop", ["center", "none"])
+def test_a_prepared_image_is_left_as_it_is(tmp_path: Path, crop: images.Crop) -> None:
+    path = save(tmp_path / "a.png")
+    np.testing.assert_array_equal(images.load(path, 60, 80, crop), ramp())
+    assert (images.load(path, 61, 80, "center") != images.load(path, 61, 80, "none")).any()
+
+
 def test_a_rectangle_keeps_the_aspect_ratio(tmp_path: Path) -> None:
     # A disc stays a disc: equally many bright pixels in its middle row and its middle column.
     rows, columns = np.mgrid[-100:100, -200:200]
@@ -198,6 +205,15 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     exif[0x0112] = orientation
     path = save(tmp_path / "a.png", np.ascontiguousarray(turned[orientation]), exif=exif)
     np.testing.assert_array_equal(images.load(path, 60, 80, crop="none"), ramp())
+
+
+def test_a_turned_picture_without_compression_is_upright(tmp_path: Path) -> None:
+    # Pillow maps such files into memory when it is given their path, with the sides the wrong way round.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = ramp()[..., 0]
+    path = save(tmp_path / "a.tif", np.ascontiguousarray(np.rot90(grey)), exif=exif)
+    np.testing.assert_array_equal(images.load(path, 60, 80)[..., 0], grey)
 
 
 def test_other_pixels_become_rgb(tmp_path: Path) -> None:
@@ -248,6 +264,17 @@ def test_damaged_files_are_named(tmp_path: Path, suffix: str) -> None:
         cut.write_bytes(whole[:length])
         with pytest.raises(CalibrationError, match=cut.name):
             images.load(cut, 32, 32)
+
+
+def test_bytes_are_decoded_as_files_are(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(
+        images.decode(path.read_bytes(), "shard, record 7", 32, 48), images.load(path, 32, 48)
+    )
+    with pytest.raises(CalibrationError, match="^shard, record 7 is no image"):
+        images.decode(b"nothing", "shard, record 7", 32, 48)
+    with pytest.raises(CalibrationError, match=r"^cannot read the image shard, record 7 \("):
+        images.decode(path.read_bytes()[:300], "shard, record 7", 32, 48)
 
 
 def test_what_only_looks_like_an_image(tmp_path: Path) -> None:
