@@ -683,7 +683,8 @@ class Flip:
 
 @dataclass(frozen=True)
 class Divergence:
-    """How far the model's probabilities are from the baseline's, over all images."""
+    """How far the model's probabilities are from the baseline's, over all images where both have numbers; -1 where none
+    has any."""
 
     kl_mean: float
     """Kullback-Leibler divergence of the model's from the baseline's, in nats."""

@@ -96,15 +96,14 @@ def probabilities(scores: npt.NDArray[Any], *, logits: bool) -> Floats:
     """Return probabilities (n, classes), rows summing to 1: a softmax of logits, else the scores divided by their sum.
 
     A quantized softmax gives steps of 1/256, whose sum is not quite 1; where all are 0, no class has any probability.
-    A row with a score that is no number has none either.
+    A row with a score that is no number is NaN.
     """
-    scores = np.asarray(scores, np.float64)
+    finite = np.isfinite(scores).all(axis=1, keepdims=True)
+    usable = np.where(finite, np.asarray(scores, np.float64), 0.0)
     if logits:
-        with np.errstate(invalid="ignore"):  # infinities become NaN, which is what they are to be
-            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-    sums = scores.sum(axis=1, keepdims=True)
-    result: Floats = scores / np.where(sums == 0, 1.0, sums)
-    return result
+        usable = np.exp(usable - usable.max(axis=1, keepdims=True))
+    sums = usable.sum(axis=1, keepdims=True)
+    return np.where(finite, usable / np.where(sums == 0, 1.0, sums), np.nan)
 
 
 def join(parts: Sequence[Columns]) -> Columns:
