@@ -32,7 +32,6 @@ from edgeeff.results import CalibrationUse, Check, ConversionRecord, ModelFile
 
 DEFAULT_SAMPLES = 128
 PROBES = 16
-KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 Image = npt.NDArray[np.uint8]
 
 
@@ -275,7 +274,7 @@ def _source_sha256(source: Source) -> str | None:
 def _check_model_path(path: Path) -> None:
     if not path.exists():
         raise ModelError(f"cannot read the model {path}: there is no such file or folder")
-    if path.is_file() and path.suffix.lower() not in KERAS_SUFFIXES:
+    if path.is_file() and path.suffix.lower() not in float_model.KERAS_SUFFIXES:
         raise ModelError(
             f"cannot tell what {path} is by its name: give a .keras or .h5 file, a SavedModel folder or a float .tflite"
         )
@@ -408,9 +407,9 @@ class _Both:
     def __init__(self, clock: Silent, shown: Progress) -> None:
         self._clock, self._shown = clock, shown
 
-    def stage(self, text: str, total: int = 0) -> None:
-        self._clock.stage(text, total)
-        self._shown.stage(text, total)
+    def stage(self, text: str, total: int = 0, unit: str = "") -> None:
+        self._clock.stage(text, total, unit)
+        self._shown.stage(text, total, unit)
 
     def tick(self) -> None:
         self._shown.tick()

@@ -25,6 +25,8 @@ from edgeeff.errors import EdgeeffError, MissingExtraError, ModelError
 
 SIGNATURE = "serving_default"
 TIME_LIMIT_S = 3600.0
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+"""Files that Keras reads; a SavedModel is a folder."""
 HOST_PACKAGES = ("tensorflow", "ai_edge_litert", "litert_quantizer")
 
 Head = Literal["softmax", "logits"]

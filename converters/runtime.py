@@ -20,8 +20,13 @@ from edgeeff.results import Runtime, TensorContract
 class Session:
     """An interpreter that is ready to run one file on images."""
 
-    def __init__(self, content: bytes, *, threads: int = 1) -> None:
-        """Load a file; raises ModelError with the runtime's own words when it cannot be loaded."""
+    def __init__(self, content: bytes, *, threads: int = 1, table: npt.NDArray[Any] | None = None) -> None:
+        """Load a file; raises ModelError with the runtime's own words when it cannot be loaded.
+
+        `table` (256, 3) says what the input stores for each pixel value and channel; without it the file takes pixels
+        0..255 as edgeeff's own do.
+        """
+        self._table = table
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
@@ -52,7 +57,9 @@ class Session:
         """
         dtype = self._input["dtype"]
         pixels: npt.NDArray[Any] = image[np.newaxis]
-        if dtype == np.int8:
+        if self._table is not None:
+            pixels = self._table[pixels, np.arange(3)]
+        elif dtype == np.int8:
             # The zero point of pixels is -128: q = p - 128.
             pixels = (pixels ^ 0x80).view(np.int8)
         self._interpreter.set_tensor(self._input["index"], pixels.astype(dtype, copy=False))

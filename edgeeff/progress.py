@@ -11,8 +11,11 @@ from typing import Protocol
 class Progress(Protocol):
     """Where long work says what it is doing."""
 
-    def stage(self, text: str, total: int = 0) -> None:
-        """Begin a stage of `total` steps, 0 where that is unknown; the stage before is done."""
+    def stage(self, text: str, total: int = 0, unit: str = "") -> None:
+        """Begin a stage of `total` steps, 0 where that is unknown; the stage before is done.
+
+        With a unit the steps are so small that how many come in a second says something.
+        """
 
     def tick(self) -> None:
         """One step of the stage is done."""
@@ -26,7 +29,7 @@ class Silent:
         self._stage: str | None = None
         self._since = 0.0
 
-    def stage(self, text: str, total: int = 0) -> None:
+    def stage(self, text: str, total: int = 0, unit: str = "") -> None:
         """Begin a stage."""
         self.finish()
         self._stage, self._since = text, time.perf_counter()
@@ -63,7 +66,7 @@ class Bars:
             disable=sys.stderr is None or not sys.stderr.isatty(),
         )
         self._task = self._bars.add_task("", total=None, visible=False, count="")
-        self._done, self._total, self._since = 0, 0, 0.0
+        self._done, self._total, self._since, self._unit = 0, 0, 0.0, ""
 
     def __enter__(self) -> Bars:
         self._bars.start()
@@ -74,10 +77,10 @@ class Bars:
     ) -> None:
         self._bars.stop()
 
-    def stage(self, text: str, total: int = 0) -> None:
+    def stage(self, text: str, total: int = 0, unit: str = "") -> None:
         """Show a new stage."""
         self._bars.remove_task(self._task)
-        self._done, self._total, self._since = 0, total, time.perf_counter()
+        self._done, self._total, self._since, self._unit = 0, total, time.perf_counter(), unit
         self._task = self._bars.add_task(text, total=total or None, count=self._count)
 
     def tick(self) -> None:
@@ -90,5 +93,9 @@ class Bars:
         """How far a stage of known length is and how long the rest may take; nothing for the others."""
         if not self._total:
             return ""
-        left = (time.perf_counter() - self._since) / self._done * (self._total - self._done) if self._done else None
-        return f"{self._done}/{self._total}" + ("" if left is None else f", {left:.0f} s left,")
+        count = f"{self._done}/{self._total}"
+        spent = time.perf_counter() - self._since
+        if not self._done or spent <= 0:
+            return count
+        rate = f", {self._done / spent:.0f} {self._unit}/s" if self._unit else ""
+        return f"{count}{rate}, {spent / self._done * (self._total - self._done):.0f} s left,"

@@ -381,7 +381,7 @@ def test_stages_and_steps_are_told(model: Path) -> None:
     told: list[str] = []
 
     class Told:
-        def stage(self, text: str, total: int = 0) -> None:
+        def stage(self, text: str, total: int = 0, unit: str = "") -> None:
             told.append(f"{text} {total}")
 
         def tick(self) -> None:

@@ -1,0 +1,220 @@
+"""Who does the work: processes of this machine, or a cluster that is there already, both as a futures Executor.
+
+Results come back in any order; nothing in them depends on who made them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+from edgeeff.errors import DeviceError, InputError, MissingExtraError, UnreachableError
+from edgeeff.evaluation.scoring import PACKAGES, Scored, Task, score
+from edgeeff.results import versions
+
+AHEAD = 2
+"""Tasks that are given out for each worker: one that runs, and one that waits."""
+LOSSES = 2
+"""How often processes of this machine may die before that is no accident."""
+CONNECT_LIMIT_S = 10
+WORTH_TRYING_S = 30.0
+"""Time that has to be left for it to be worth a second to find the best number of threads."""
+TRIAL = 3
+"""Tasks for each worker that a number of threads is judged by."""
+
+Opened = Callable[[], AbstractContextManager[Executor]]
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Workers, and how many threads each of them gives an interpreter."""
+
+    workers: int
+    threads: int = 1
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_here(
+    tasks: Iterable[Task], *, workers: int | None = None, threads: int | None = None
+) -> Iterator[tuple[Scored, Crew]]:
+    """Run tasks in processes of this machine; yield what comes of each, and the crew that it was.
+
+    What is not given is chosen: a process with one thread for each core, and where much is left to do the number of
+    threads that gave the most images per second when it was tried. Raises DeviceError when processes keep dying.
+    """
+    left = deque(tasks)
+    images = sum(len(task.examples) for task in left)
+    crews = _crews(workers, threads)
+    with ExitStack() as stack:
+        best, speed, rate = crews[0], None, 0.0
+        for crew in crews:
+            trial = [left.popleft() for _ in range(min(len(left), (1 + TRIAL) * crew.workers))]
+            opened = stack.enter_context(_Processes(crew.workers))
+            begin = ready = time.perf_counter()
+            count = 0
+            for done, scored in enumerate(opened.run([replace(task, threads=crew.threads) for task in trial]), start=1):
+                images -= len(scored.positions) + len(scored.unreadable)
+                if done == crew.workers:
+                    ready = time.perf_counter()  # all of them have loaded the models
+                elif done > crew.workers:
+                    count += len(scored.positions)
+                yield scored, crew
+            elapsed = time.perf_counter() - (ready if count else begin)
+            rate = count / elapsed if elapsed > 0 else 0.0
+            if speed is None or rate > speed[0]:
+                speed, best, kept = (rate, crew), crew, opened
+            if rate <= 0 or images / rate < WORTH_TRYING_S:
+                break
+        for scored in kept.run(replace(task, threads=best.threads) for task in left):
+            yield scored, best
+
+
+def run_there(address: str, tasks: Iterable[Task]) -> Iterator[tuple[Scored, Crew]]:
+    """Run tasks on the Dask cluster whose scheduler has this address, as tcp://HOST:PORT.
+
+    A worker that is lost is the scheduler's to replace. Raises MissingExtraError without distributed, UnreachableError
+    when nobody answers there, DeviceError when the cluster fails, and InputError when its workers have other versions.
+    """
+    try:
+        import distributed
+        from distributed.client import FutureCancelledError
+        from distributed.comm import CommClosedError
+    except ImportError as error:
+        raise MissingExtraError("Dask (distributed)", "cluster") from error
+    ours = versions(*PACKAGES)
+    try:
+        client = distributed.Client(address, timeout=CONNECT_LIMIT_S, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UnreachableError(
+            f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`, or leave --scheduler "
+            "away to use this machine"
+        ) from error
+    with client:
+        count = len(client.scheduler_info()["workers"])
+        if not count:
+            raise DeviceError(f"the scheduler at {address} has no workers: start some with `dask worker {address}`")
+        executor = client.get_executor(pure=False)
+        try:
+            for scored in _run(executor, tasks, AHEAD * max(count, 1), {}):
+                if scored.versions != ours:
+                    raise InputError(
+                        f"a worker of {address} has {_listed(scored.versions)}, this machine {_listed(ours)}: they "
+                        "would not count alike; install the same versions everywhere"
+                    )
+                yield scored, Crew(count)
+        except (distributed.KilledWorker, FutureCancelledError, CommClosedError) as error:
+            raise DeviceError(f"the cluster at {address} failed: {error}; go on with --resume") from error
+
+
+class _Processes:
+    """Processes of this machine, started anew when one of them dies."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._losses = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Processes:
+        self._executor = self._stack.enter_context(pool(self._workers))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Scored]:
+        """Run tasks to their end; those of a process that died are run again."""
+        left = iter(tasks)
+        while True:
+            running: dict[Future[Scored], Task] = {}
+            try:
+                yield from _run(self._executor, left, AHEAD * self._workers, running)
+            except BrokenExecutor as error:
+                self._losses += 1
+                if self._losses > LOSSES:
+                    raise DeviceError(
+                        "worker processes keep dying, most likely for want of memory: close other programs, or take "
+                        "fewer with --workers 1; what was judged is kept, go on with --resume"
+                    ) from error
+                self._stack.close()
+                self._executor = self._stack.enter_context(pool(self._workers))
+                left = _chained(list(running.values()), left)
+                continue
+            return
+
+
+def _chained(first: Sequence[Task], then: Iterator[Task]) -> Iterator[Task]:
+    yield from first
+    yield from then
+
+
+def _run(
+    executor: Executor, tasks: Iterable[Task], ahead: int, running: dict[Future[Scored], Task]
+) -> Iterator[Scored]:
+    """Keep `ahead` tasks given out, never more: memory does not depend on how many there are.
+
+    `running` has those that did not come to an end, also after an exception.
+    """
+
+    def finished() -> Iterator[Scored]:
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            scored = future.result()
+            del running[future]
+            yield scored
+
+    for task in tasks:
+        while len(running) >= ahead:
+            yield from finished()
+        # First noted, then given out: a pool that is broken already raises here, and the task must not be lost.
+        placeholder: Future[Scored] = Future()
+        running[placeholder] = task
+        future = executor.submit(score, task)
+        del running[placeholder]
+        running[future] = task
+    while running:
+        yield from finished()
+
+
+@contextmanager
+def pool(workers: int) -> Iterator[Executor]:
+    """Start processes; whatever ends the block ends them at once."""
+    before = set(multiprocessing.active_children())
+    # A fork would copy the locks of this process's threads in whatever state they are.
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_signals)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+
+
+def _leave_signals() -> None:
+    """Let Ctrl-C be the main process's business, which ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _crews(workers: int | None, threads: int | None) -> list[Crew]:
+    if workers is not None or threads is not None:
+        each = threads or max(1, cores() // (workers or 1)) if workers is not None else threads or 1
+        return [Crew(workers or max(1, cores() // each), each)]
+    counts, count = [], 1
+    while count <= cores():
+        counts.append(Crew(cores() // count, count))
+        count *= 2
+    return counts
+
+
+def _listed(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items()) or "none of the packages"
