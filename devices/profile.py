@@ -307,7 +307,10 @@ async def _measure_on(
             else:
                 python, who, runtime = await setup.find_python(transport, target), device, None
             watch(target.name, None, {"event": "sending"})
-            there = await stack.enter_async_context(_files_on(transport, target, plan, cases))
+            files = [case.model for case in cases]
+            if plan.image is not None:
+                files.append(ModelFile.of(plan.image))
+            there = await stack.enter_async_context(files_on(transport, target, files, keep=plan.keep))
             board = _Board(target, transport, [python, program], there, plan, who, runtime, store, watch)
             async for result in board.measure(cases):
                 if isinstance(result, Failure):
@@ -328,16 +331,13 @@ async def _measure_on(
 
 
 @asynccontextmanager
-async def _files_on(
-    transport: Transport, target: Target, plan: Plan, cases: Sequence[Case]
+async def files_on(
+    transport: Transport, target: Target, files: Sequence[ModelFile], *, keep: bool
 ) -> AsyncIterator[dict[str, str]]:
     """Send files that are not there yet, named by their sha256; what was sent goes at the end, unless it is kept.
 
     Gives the paths there by the paths here.
     """
-    files = [case.model for case in cases]
-    if plan.image is not None:
-        files.append(ModelFile.of(plan.image))
     if target.address is None:
         yield {file.path: str(Path(file.path).resolve()) for file in files}
         return
@@ -352,7 +352,7 @@ async def _files_on(
             there[file.path] = remote
         yield there
     finally:
-        if not plan.keep:
+        if not keep:
             with suppress(DeviceError):  # who cannot be reached any more keeps what it has
                 for remote in sent:
                     await transport.remove(remote)
@@ -479,7 +479,7 @@ class _Board:
         if problem is not None:
             raise self._in_our_words(problem, case)
         if status:
-            raise DeviceError(f"{what} {_end(status, complaints, said, case.model)}")
+            raise DeviceError(f"{what} {how_it_ended(status, complaints, said, case.model)}")
         if not any(event["event"] == "done" for event in said):
             text = "".join(f"\n  {line[:200]}" for line in other) or " nothing"
             raise DeviceError(f"{what} gave no figures but said:{text}")
@@ -540,7 +540,7 @@ class _Board:
         )
 
 
-def _end(status: int, complaints: str, said: Sequence[Event], model: ModelFile) -> str:
+def how_it_ended(status: int, complaints: str, said: Sequence[Event], model: ModelFile) -> str:
     """Say how a process ended that failed without a word of its own."""
     if status in {-signal.SIGKILL, 128 + signal.SIGKILL}:
         free = next((event["available_bytes"] for event in reversed(said) if event.get("available_bytes")), None)

@@ -1,4 +1,4 @@
-"""The one file that runs on a board: it says what the board is, or measures a .tflite file, in JSON lines.
+"""The one file that runs on a board: it says what the board is, or measures or runs a .tflite file, in JSON lines.
 
 Standard library, NumPy and whichever runtime is there (LiteRT or tflite-runtime); Python 3.9 and later. `hello`,
 `probe` and `state` need neither NumPy nor a runtime. What is not readable is null; nothing here interprets what it
@@ -7,10 +7,15 @@ Celsius.
 
     python runner.py '{"mode": "probe"}'
     python runner.py '{"mode": "measure", "model": "b2_int8.tflite", "threads": 1}'
+    python runner.py '{"mode": "score", "model": "b2_int8.tflite"}' < images
 
 `measure` is one repeat in one process: import, load, first inference, warm-up, then timed runs in stretches of one
-second. What the board is doing is read between the stretches, never inside one. An error is an event, too, and the
-status is 1 then.
+second. What the board is doing is read between the stretches, never inside one.
+
+`score` reads images from standard input until its end and says the model's raw scores of each, in their order; `FRAME`
+and `pixels_of` say how an image is written. A few are read ahead while the model runs, so memory does not grow.
+
+An error is an event, too, and the status is 1 then.
 """
 
 import base64
@@ -20,6 +25,7 @@ import os
 import re
 import resource
 import signal
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +38,7 @@ if sys.version_info < (3, 9):  # noqa: UP036 - boards have what they have
     sys.exit(1)
 
 DEFAULTS: dict[str, Any] = {
-    "mode": "measure",  # or "probe", "state", "hello"
+    "mode": "measure",  # or "score", "probe", "state", "hello"
     "root": "/",  # /proc, /sys, /dev, /etc, /usr and /var are read below it
     "model": "",
     "threads": 1,
@@ -46,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "image": "",  # the file for end-to-end runs: decode, resize, quantize, invoke
     "image_runs": 30,
     "seed": 0,
+    "table": "",  # what the model takes for the pixel values 0 to 255 of each channel: 256x3 float32, in base64
 }
 STABLE = 0.02  # two windows' medians closer than this are stable
 WINDOW = 10  # runs
@@ -107,6 +114,8 @@ EDGE_TPU_LIBRARY = "libedgetpu.so.1"
 EDGE_TPU_OPERATOR = "edgetpu-custom-op"
 DELEGATES = "DELEGATE|TfLiteXNNPackDelegate|EdgeTpuDelegate.*"  # what runtimes call the parts that they took
 BICUBIC = 3  # Pillow moved the name, not the number
+FRAME = struct.Struct(">II")  # before each image: its number, from 0, and how many bytes follow
+AHEAD = 2  # images that are read while the model runs
 
 
 class Failure(Exception):
@@ -934,19 +943,8 @@ def columns(rows: Iterable[dict[str, float]]) -> dict[str, list[float]]:
     return table
 
 
-def measure_model(tree: Tree, options: dict[str, Any]) -> None:
-    """Measure one model in this process."""
-
-    def sample(phase: str) -> None:
-        send("state", phase=phase, **state(tree))
-
-    model = options["model"]
-    size = readable(model, "model", "model")
-    if options["image"]:
-        readable(options["image"], "image", "image")
-    in_cache = cached(model)
-    be_the_first_to_go()
-    sample("start")
+def import_and_load(tree: Tree, options: dict[str, Any], **facts: Any) -> Any:
+    """Return the model's interpreter, saying what that took and who will run it, with these facts about the file."""
     try:
         begin = time.perf_counter()
         import numpy
@@ -970,16 +968,26 @@ def measure_model(tree: Tree, options: dict[str, Any]) -> None:
     found = delegated(interpreter)
     parts = found["delegated_parts"]
     if options["delegate"] == "xnnpack" and parts == 0:
-        raise Failure("delegate", f"XNNPACK takes no operator of {model}; measure it with --delegate none")
-    send(
-        "loaded",
-        load_s=loaded,
-        size_bytes=size,
-        cached=in_cache,
-        delegate=used_delegate(options["delegate"], parts),
-        **found,
-        **process_memory(),
-    )
+        raise Failure("delegate", f"XNNPACK takes no operator of {options['model']}; use --delegate none")
+    delegate = used_delegate(options["delegate"], parts)
+    send("loaded", load_s=loaded, **facts, delegate=delegate, **found, **process_memory())
+    return interpreter
+
+
+def measure_model(tree: Tree, options: dict[str, Any]) -> None:
+    """Measure one model in this process."""
+
+    def sample(phase: str) -> None:
+        send("state", phase=phase, **state(tree))
+
+    model = options["model"]
+    size = readable(model, "model", "model")
+    if options["image"]:
+        readable(options["image"], "image", "image")
+    in_cache = cached(model)
+    be_the_first_to_go()
+    sample("start")
+    interpreter = import_and_load(tree, options, size_bytes=size, cached=in_cache)
 
     fill_inputs(interpreter, options["seed"])
     send("first", first_inference_s=timed(interpreter.invoke), **process_memory())
@@ -1000,6 +1008,157 @@ def used_delegate(asked: str, parts: Optional[int]) -> str:
     return asked
 
 
+# --- Score ------------------------------------------------------------------------------------------------------------
+
+
+def read_exactly(count: int) -> bytes:
+    """Read so many bytes of standard input; fewer only at its end."""
+    content = bytearray()
+    while len(content) < count:
+        # Not sys.stdin: the thread that waits here would hold a lock that Python wants when it ends.
+        piece = os.read(0, min(count - len(content), 1 << 20))
+        if not piece:
+            break
+        content += piece
+    return bytes(content)
+
+
+def pixels_of(content: bytes, shape: tuple[int, int, int]) -> Any:
+    """Return an image (height, width, 3) of uint8 from what was sent: zlib's stream of its differences.
+
+    Red and blue are less green; then each pixel is less the one on its left, and each row less the one above. All of
+    it is modulo 256, so nothing is lost, and what is left of a photograph is half as long as without differences.
+    Raises ValueError when it is damaged.
+    """
+    import zlib
+
+    import numpy
+
+    size = shape[0] * shape[1] * shape[2]
+    decompressor = zlib.decompressobj()
+    try:
+        differences = decompressor.decompress(content, size + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(differences) != size or not decompressor.eof:
+        raise ValueError(f"it does not have the {size} bytes of {shape[0]}x{shape[1]} pixels")
+    image = numpy.frombuffer(differences, numpy.uint8).reshape(shape)
+    image = image.cumsum(axis=0, dtype=numpy.uint8).cumsum(axis=1, dtype=numpy.uint8)
+    image[..., ::2] += image[..., 1:2]
+    return image
+
+
+def receive(shape: tuple[int, int, int]) -> Iterator[Any]:
+    """Yield the images (height, width, 3) of uint8 that standard input has, until its end."""
+    number, longest = 0, 2 * shape[0] * shape[1] * shape[2] + 1024
+    while True:
+        head = read_exactly(FRAME.size)
+        if not head:
+            return
+        said, length = FRAME.unpack(head) if len(head) == FRAME.size else (number, 0)
+        if said != number or length > longest:
+            raise Failure(
+                "input",
+                f"what came after {number} images is no image; does a login script on the board read standard input?",
+            )
+        content = read_exactly(length)
+        if len(content) < length or len(head) < FRAME.size:
+            raise Failure("input", f"the input ended in the middle of image {number}")
+        try:
+            yield pixels_of(content, shape)
+        except ValueError as error:
+            raise Failure("input", f"image {number} was damaged on its way: {error}") from error
+        number += 1
+
+
+def ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
+    """Yield the items, which a thread gets ready up to so many ahead."""
+    import queue
+    import threading
+
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(count)
+
+    def work() -> None:
+        try:
+            for item in items:
+                ready.put((True, item))
+            ready.put((False, None))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the items are wanted
+            ready.put((False, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        is_item, item = ready.get()
+        if not is_item:
+            if item is not None:
+                raise item
+            return
+        yield item
+
+
+def contract(detail: dict[str, Any]) -> dict[str, Any]:
+    """Describe an input or output: real = (stored - zero_point) * scale where there is a scale."""
+    import numpy
+
+    scale, zero_point = detail["quantization"]
+    return {
+        "name": str(detail["name"]),
+        "shape": [int(size) for size in detail["shape"]],
+        "dtype": numpy.dtype(detail["dtype"]).name,
+        "scale": float(scale) if scale else None,
+        "zero_point": int(zero_point) if scale else None,
+    }
+
+
+def stored_by(table: str, dtype: Any) -> Callable[[Any], Any]:
+    """Return what makes pixels of uint8 the values that the model takes.
+
+    Without a table they are taken as they are, less 128 for int8.
+    """
+    import numpy
+
+    if not table:
+        if dtype == numpy.int8:
+            return lambda pixels: (pixels ^ 0x80).view(numpy.int8)
+        return lambda pixels: pixels.astype(dtype, copy=False)
+    values = numpy.frombuffer(base64.b64decode(table), "<f4")
+    with numpy.errstate(invalid="ignore"):
+        columns = values.astype(dtype)
+    if values.size != 256 * 3 or not (columns == values).all():
+        raise Failure("usage", f"the table is not one of 256x3 values of {dtype}, which the model takes")
+    columns = columns.reshape(256, 3)
+    return lambda pixels: columns[pixels, numpy.arange(3)]
+
+
+def score_images(tree: Tree, options: dict[str, Any]) -> None:
+    """Run the model on every image of standard input, and say its raw scores."""
+    model = options["model"]
+    size = readable(model, "model", "model")
+    be_the_first_to_go()
+    interpreter = import_and_load(tree, options, size_bytes=size)
+    import numpy
+
+    given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    described = contract(given)
+    shape = described["shape"]
+    if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
+        raise Failure("model", f"{model} takes {shape}; only a model that takes one RGB image can be scored")
+    stored = stored_by(options["table"], numpy.dtype(given["dtype"]))
+    send("ready", input=described, output=contract(result))
+    count = 0
+    invoking = 0.0
+    for pixels in ahead(receive((shape[1], shape[2], 3)), AHEAD):
+        interpreter.set_tensor(given["index"], stored(pixels)[numpy.newaxis])
+        try:
+            invoking += timed(interpreter.invoke)
+        except (RuntimeError, ValueError) as error:
+            raise Failure("run", f"the runtime cannot run {model} on image {count}: {error}") from error
+        raw = interpreter.get_tensor(result["index"])[0]
+        send("scores", number=count, raw=base64.b64encode(raw.tobytes()).decode())
+        count += 1
+    send("done", images=count, invoke_s=invoking, peak_rss_bytes=peak_resident(), **process_memory())
+
+
 # --- Which of it ------------------------------------------------------------------------------------------------------
 
 
@@ -1018,8 +1177,8 @@ def read_options(argument: str) -> dict[str, Any]:
     for name, known in (("mode", MODES), ("delegate", ("auto", "xnnpack", "none", "edgetpu"))):
         if options[name] not in known:
             raise Failure("usage", f"the {name} {options[name]!r} is none of {', '.join(known)}")
-    if options["mode"] == "measure" and not options["model"]:
-        raise Failure("usage", "to measure takes a model: give its path")
+    if options["mode"] in ("measure", "score") and not options["model"]:
+        raise Failure("usage", f"to {options['mode']} takes a model: give its path")
     return options
 
 
@@ -1028,6 +1187,7 @@ MODES: dict[str, Callable[[Tree, dict[str, Any]], None]] = {
     "probe": lambda tree, options: send("probe", **probe(tree)),
     "state": lambda tree, options: send("state", phase="start", **state(tree)),
     "measure": measure_model,
+    "score": score_images,
 }
 
 
@@ -1045,7 +1205,7 @@ def main(argument: str) -> int:
         send("error", kind=failure.kind, message=str(failure))
         return 1
     except MemoryError:
-        send("error", kind="memory", message="memory ran out while measuring")
+        send("error", kind="memory", message="memory ran out")
         return 1
     except (OSError, RuntimeError, ValueError) as error:
         send("error", kind="failed", message=f"{type(error).__name__}: {error}")

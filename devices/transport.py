@@ -13,6 +13,7 @@ Relative paths, and the folder in which commands run, are the home folder there.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import secrets
@@ -20,7 +21,7 @@ import shlex
 import signal
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -60,6 +61,8 @@ NOISE_LIMIT_BYTES = 1 << 20
 """So has a login shell that prints more than this before the command."""
 
 Result = TypeVar("Result")
+Input = bytes | Path | AsyncIterable[bytes] | None
+"""What a command reads: bytes, a file that is read as it is sent, pieces that are waited for, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Completed:
 
 
 class Transport(Protocol):
-    """A board that can be reached. `stdin` is bytes or a file that is read as it is sent; without it there is none.
+    """A board that can be reached.
 
     All of its methods raise DroppedError when the connection is lost, TimeLimitError when it took too long (the process
     has ended then), and NoCommandError when the board lacks the command.
@@ -82,13 +85,16 @@ class Transport(Protocol):
     name: str
     """The target's, for messages."""
 
-    async def run(self, argv: Sequence[str], *, stdin: bytes | Path | None = None, time_limit_s: float) -> Completed:
+    async def run(self, argv: Sequence[str], *, stdin: Input = None, time_limit_s: float) -> Completed:
         """Run a command to its end, whatever its status then is."""
 
     def stream(
-        self, argv: Sequence[str], *, stdin: bytes | Path | None = None, time_limit_s: float
+        self, argv: Sequence[str], *, stdin: Input = None, time_limit_s: float
     ) -> AbstractAsyncContextManager[Lines]:
-        """Start a command; `async with` gives its lines, and leaving it ends the command if it still runs."""
+        """Start a command; `async with` gives its lines, and leaving it ends the command if it still runs.
+
+        With `math.inf` there is no limit: who reads the lines has one of his own, then.
+        """
 
     async def put(self, local: Path, remote: str, *, time_limit_s: float = TRANSFER_LIMIT_S) -> None:
         """Send a file, making folders on the way; the one that was there stays until the new one is whole.
@@ -225,7 +231,7 @@ class _Running:
     """A process whose input is fed and whose errors are collected while somebody reads its output."""
 
     def __init__(
-        self, process: _Process, feeding: asyncio.Task[None], errors: asyncio.Task[str], within: _Within
+        self, process: _Process, feeding: asyncio.Task[None], errors: asyncio.Task[str], within: Within
     ) -> None:
         self._process = process
         self._feeding = feeding
@@ -249,8 +255,8 @@ class _Running:
         return DeviceError(f"{self._within.what} printed more than {OUTPUT_LIMIT_BYTES >> 20} MiB and was ended")
 
 
-class _Within:
-    """Waits that together take no longer than a limit."""
+class Within:
+    """Waits that together take no longer than a limit; raises TimeLimitError, which begins with `what`."""
 
     def __init__(self, what: str, limit_s: float) -> None:
         self.what = what
@@ -258,12 +264,13 @@ class _Within:
         self._end = asyncio.get_running_loop().time() + limit_s
 
     async def __call__(self, awaitable: Awaitable[Result]) -> Result:
+        """Wait for it in what is left of the time; when that is over, or we are interrupted, it is cancelled."""
         # Not wait_for: up to Python 3.11 it forgets that it was cancelled where the result came at the same moment, and
         # then Ctrl-C does nothing.
         task = asyncio.ensure_future(awaitable)
         try:
-            left = self._end - asyncio.get_running_loop().time()
-            done, _ = await asyncio.wait({task}, timeout=max(0.0, left))
+            left = max(0.0, self._end - asyncio.get_running_loop().time())
+            done, _ = await asyncio.wait({task}, timeout=None if left == math.inf else left)
             if not done:
                 raise TimeLimitError(f"{self.what} took longer than {self._limit_s:g} s and was ended")
         except BaseException:
@@ -287,15 +294,13 @@ class _Processes(ABC):
     async def close(self) -> None:
         """End the connection."""
 
-    async def run(self, argv: Sequence[str], *, stdin: bytes | Path | None = None, time_limit_s: float) -> Completed:
+    async def run(self, argv: Sequence[str], *, stdin: Input = None, time_limit_s: float) -> Completed:
         """Run a command to its end."""
         status, output, errors = await self._run(argv, stdin, time_limit_s)
         return Completed(status, output.decode("utf-8", errors="replace"), errors)
 
     @asynccontextmanager
-    async def stream(
-        self, argv: Sequence[str], *, stdin: bytes | Path | None = None, time_limit_s: float
-    ) -> AsyncIterator[Lines]:
+    async def stream(self, argv: Sequence[str], *, stdin: Input = None, time_limit_s: float) -> AsyncIterator[Lines]:
         """Start a command and give its lines."""
         async with self._running(argv, stdin, time_limit_s) as running:
             yield Lines(running)
@@ -343,7 +348,7 @@ class _Processes(ABC):
     async def _run(
         self,
         argv: Sequence[str],
-        stdin: bytes | Path | None,
+        stdin: Input,
         time_limit_s: float,
         what: str = "",
         *,
@@ -361,12 +366,12 @@ class _Processes(ABC):
 
     @asynccontextmanager
     async def _running(
-        self, argv: Sequence[str], stdin: bytes | Path | None, time_limit_s: float, what: str = ""
+        self, argv: Sequence[str], stdin: Input, time_limit_s: float, what: str = ""
     ) -> AsyncIterator[_Running]:
         _check(argv)
-        within = _Within(what or f"{self.name}: '{_shortened(shlex.join(argv))}'", time_limit_s)
+        within = Within(what or f"{self.name}: '{_shortened(shlex.join(argv))}'", time_limit_s)
         with ExitStack() as stack:
-            source = stack.enter_context(_opened(stdin))
+            source = stdin if isinstance(stdin, AsyncIterable) else _pieces(stack.enter_context(_opened(stdin)))
             starting = asyncio.ensure_future(self._start(argv))
             try:
                 process = await within(starting)
@@ -619,9 +624,14 @@ def _opened(stdin: bytes | Path | None) -> BinaryIO:
         raise _unreadable(stdin, error) from error
 
 
-async def _feed(process: _Process, source: BinaryIO) -> None:
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := file.read(PIECE_BYTES):
+        yield piece
+
+
+async def _feed(process: _Process, source: AsyncIterable[bytes]) -> None:
     try:
-        while piece := source.read(PIECE_BYTES):
+        async for piece in source:
             await process.write(piece)
     except ConnectionError:
         return  # a process may end without reading all its input; its status says why

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from edgeeff.devices.targets import Target
-from edgeeff.devices.transport import Completed, Lines
+from edgeeff.devices.transport import Completed, Input, Lines
 
 Event = dict[str, Any]
 STATE: Event = {
@@ -99,12 +99,14 @@ def story(latency_s: float = 0.01, *, runs: int = 30, temperature_c: float | Non
 
 @dataclass
 class Answer:
-    """What a measuring process does: its events, or other lines; then it fails, or ends with a status."""
+    """What a process does: its events, or other lines; then it fails, or ends with a status."""
 
     said: Sequence[Event | str] = field(default_factory=story)
     status: int = 0
     stderr: str = ""
     raises: BaseException | None = None
+    answers: Callable[[Input], AsyncIterator[Event | str]] | None = None
+    """What it says to its input, after that and before it ends."""
 
 
 class Scripted:
@@ -120,7 +122,7 @@ class Scripted:
         self.probe = PROBE
         self.closed = False
 
-    async def run(self, argv: Sequence[str], *, stdin: bytes | Path | None = None, time_limit_s: float) -> Completed:
+    async def run(self, argv: Sequence[str], *, stdin: Input = None, time_limit_s: float) -> Completed:
         asked = json.loads(argv[-1]) if argv[-1].startswith("{") else {}
         if asked.get("mode") == "probe":
             return Completed(0, "Welcome!\n" + json.dumps(self.probe) + "\n", "")
@@ -134,12 +136,10 @@ class Scripted:
         return Completed(0, "made\n", "")
 
     @asynccontextmanager
-    async def stream(
-        self, argv: Sequence[str], *, stdin: bytes | Path | None = None, time_limit_s: float
-    ) -> AsyncIterator[Lines]:
+    async def stream(self, argv: Sequence[str], *, stdin: Input = None, time_limit_s: float) -> AsyncIterator[Lines]:
         options = json.loads(argv[-1])
         self.asked.append(options)
-        yield cast(Lines, _Said(self.answer(options, len(self.asked))))
+        yield cast(Lines, _Said(self.answer(options, len(self.asked)), stdin))
 
     async def put(self, local: Path, remote: str, *, time_limit_s: float = 1.0) -> None:
         self.puts.append(remote)
@@ -160,8 +160,9 @@ class Scripted:
 
 
 class _Said:
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, stdin: Input) -> None:
         self._answer = answer
+        self._stdin = stdin
         self.status: int | None = None
         self.stderr = ""
 
@@ -169,6 +170,9 @@ class _Said:
         for item in self._answer.said:
             await asyncio.sleep(0)  # others may go on
             yield item if isinstance(item, str) else json.dumps(item)
+        if self._answer.answers is not None:
+            async for item in self._answer.answers(self._stdin):
+                yield item if isinstance(item, str) else json.dumps(item)
         if self._answer.raises is not None:
             raise self._answer.raises
         self.status, self.stderr = self._answer.status, self._answer.stderr

@@ -623,7 +623,7 @@ async def test_accepted_host_keys_have_to_be_met(ssh_home: Path, tmp_path: Path)
 @in_a_loop
 async def test_who_is_interrupted_as_the_answer_comes_is_interrupted() -> None:
     answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    waiting = asyncio.ensure_future(transport._Within("it", 10)(answer))
+    waiting = asyncio.ensure_future(transport.Within("it", 10)(answer))
     await asyncio.sleep(0)
     answer.set_result(7)
     waiting.cancel()
