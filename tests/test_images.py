@@ -271,7 +271,7 @@ def test_bytes_are_decoded_as_files_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         images.decode(path.read_bytes(), "shard, record 7", 32, 48), images.load(path, 32, 48)
     )
-    with pytest.raises(CalibrationError, match="^shard, record 7 is no image"):
+    with pytest.raises(CalibrationError, match=r"^shard, record 7 is no image"):
         images.decode(b"nothing", "shard, record 7", 32, 48)
     with pytest.raises(CalibrationError, match=r"^cannot read the image shard, record 7 \("):
         images.decode(path.read_bytes()[:300], "shard, record 7", 32, 48)
