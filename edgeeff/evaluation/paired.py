@@ -111,7 +111,7 @@ def by_class(
         if said_after[c] and said_before[c]
     }
     recalls = correct_recalls(recalls, {c: gained[c] + lost[c] for c in recalls})
-    precisions = _corrected(precisions)
+    precisions = corrected(precisions)
 
     def one(c: int, said: Counts, right: Counts, scores: Floats) -> ClassMetrics:
         return ClassMetrics(
@@ -302,11 +302,12 @@ def correct_recalls(differences: dict[int, Difference], discordant: dict[int, in
     data (1990). Its adjusted p-value is 1.
     """
     tested = {key: found for key, found in differences.items() if discordant[key] >= fewest_discordant()}
-    corrected = _corrected(tested)
-    return {key: corrected.get(key, replace(found, p_adjusted=1.0)) for key, found in differences.items()}
+    adjusted = corrected(tested)
+    return {key: adjusted.get(key, replace(found, p_adjusted=1.0)) for key, found in differences.items()}
 
 
-def _corrected(differences: dict[int, Difference]) -> dict[int, Difference]:
+def corrected(differences: dict[int, Difference]) -> dict[int, Difference]:
+    """Adjust the p-values of classes' differences for their number, by `holm`."""
     adjusted = holm([found.p_value for found in differences.values() if found.p_value is not None])
     return {key: replace(found, p_adjusted=p) for (key, found), p in zip(differences.items(), adjusted, strict=True)}
 
@@ -330,16 +331,16 @@ def smallest_difference(discordant_rate: float, n: int, alpha: float = 0.05, pow
 def images_needed(
     both: int, first_only: int, second_only: int, neither: int, limit: float, confidence: float = 0.95
 ) -> int | None:
-    """Return how many images with the same shares it takes until the lower end of `newcombe` is above -limit.
+    """Return how many images with the same shares it takes until the lower end of `newcombe` is -limit.
 
     None where these images are enough already, and where more would not help: the difference itself is not above
-    -limit, or it is so near that a billion images do not decide.
+    -limit, or so near that a billion images do not decide.
     """
     n = both + first_only + second_only + neither
 
     def clear(images: int) -> bool:
         a, b, c, d = (count * images / n for count in (both, first_only, second_only, neither))
-        return newcombe(a, b, c, d, confidence)[0] > -limit
+        return newcombe(a, b, c, d, confidence)[0] >= -limit
 
     if (first_only - second_only) / n <= -limit or clear(n):
         return None
