@@ -207,11 +207,11 @@ def _looks_like(data: bytes) -> str:
     return f": its bytes 4 to 8 are {bytes(data[4:8])!r}, not b'TFL3'"
 
 
-def read_labels(path: Path, classes: int) -> tuple[str, ...]:
+def read_labels(path: Path, classes: int | None = None) -> tuple[str, ...]:
     """Read class names, one per line in class index order, from a UTF-8 text file.
 
     Raises InputError when the file cannot be read, a line is empty, a name stands there twice (but for the two that
-    ImageNet itself has twice), or there are not `classes` names.
+    ImageNet itself has twice), or there are not `classes` names, if that is given.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -222,8 +222,8 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
     names = tuple(line.strip() for line in lines)
     if "" in names:
         raise InputError(f"line {names.index('') + 1} of the labels {path} is empty; give one class name per line")
-    if len(names) != classes:
-        background = len(names) == classes + 1 and names[0].lower() in {"background", "dummy", "none", "???"}
+    if classes is not None and len(names) != classes:
+        background = len(names) == classes + 1 and is_background(names[0])
         hint = (
             f"its first line, '{names[0]}', is the background class of older models: delete that line"
             if background
@@ -240,10 +240,22 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
     return names
 
 
+def is_background(name: str) -> bool:
+    """Whether a name is that of the class which older models have before all others."""
+    return name.strip().strip("_").lower() in {"background", "dummy", "none", "???"}
+
+
 @functools.cache
 def imagenet_labels() -> tuple[str, ...]:
     """Return the 1000 ImageNet class names in class index order."""
     text = importlib.resources.files("edgeeff").joinpath("data/imagenet_labels.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())
+
+
+@functools.cache
+def imagenet_synsets() -> tuple[str, ...]:
+    """Return the WordNet identifiers of the 1000 ImageNet classes in class index order, which is also their own."""
+    text = importlib.resources.files("edgeeff").joinpath("data/imagenet_synsets.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
 
 
