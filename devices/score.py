@@ -73,6 +73,7 @@ async def scoring(
         file = ModelFile.of(model)
     except OSError as error:
         raise ModelError(f"cannot read the model {model}: {error.strerror}") from error
+    options: dict[str, Any] = {"mode": "score", "threads": threads, "delegate": delegate, "table": _encoded(table)}
     async with AsyncExitStack() as stack:
         transport = await stack.enter_async_context((connect or transports.connect)(target))
         program = await stack.enter_async_context(setup.runner_on(transport, cache=keep))
@@ -83,12 +84,12 @@ async def scoring(
             python = await setup.find_python(transport, target)
         there = await stack.enter_async_context(files_on(transport, target, [file], keep=keep))
         path = there[file.path]
-        options = {"mode": "score", "model": path, "threads": threads, "delegate": delegate, "table": _encoded(table)}
         frames: asyncio.Queue[bytes | None] = asyncio.Queue()
-        command = [python, program, json.dumps(options)]
+        command = [python, program, json.dumps(options | {"model": path})]
         running = transport.stream(command, stdin=_until_none(frames), time_limit_s=math.inf)
-        said = _Said(await stack.enter_async_context(running), target, file, path)
-        scorer = await Within(f"loading {said.what}", START_LIMIT_S)(_started(said, device, frames))
+        starting = Within(f"loading {file.path} on {target.name}", START_LIMIT_S)
+        said = _Said(await starting(stack.enter_async_context(running)), target, file, path)
+        scorer = await starting(_started(said, device, frames))
         try:
             yield scorer
             with suppress(DeviceError):  # the scores are there; the process is ended if it does not end by itself

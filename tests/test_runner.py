@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import base64
 import ctypes
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +21,9 @@ import numpy as np
 import pytest
 
 from edgeeff.devices import runner
+from edgeeff.devices.score import packed
 from tests import board_trees as boards
+from tests import tiny
 
 SOURCE = Path(runner.__file__).read_text(encoding="utf-8")
 SHORT = {"warmup_runs": 2, "warmup_s": 0.0, "warmup_limit_s": 0.2, "runs": 5, "duration_s": 0.05}
@@ -639,6 +644,7 @@ def test_without_an_argument_it_says_how_it_is_used() -> None:
         ('{"mode": "fly"}', "the mode 'fly' is none of hello, probe, state, measure"),
         ('{"delegate": "gpu"}', "the delegate 'gpu' is none of auto, xnnpack, none, edgetpu"),
         ("{}", "to measure takes a model: give its path"),
+        ('{"mode": "score"}', "to score takes a model: give its path"),
     ],
 )
 def test_an_argument_that_is_none_is_named(capsys: pytest.CaptureFixture[str], argument: str, words: str) -> None:
@@ -840,6 +846,150 @@ def test_it_ends_when_nobody_listens(tiny_float_tflite: Path) -> None:
         process.stdout.close()
         assert process.wait(timeout=20) == 1
         assert "Traceback" not in process.stderr.read()
+
+
+# --- Scores -----------------------------------------------------------------------------------------------------------
+
+
+def frames(*images: np.ndarray[Any, Any], times: int = 1) -> bytes:
+    contents = list(map(packed, images)) * times
+    return b"".join(runner.FRAME.pack(number, len(one)) + one for number, one in enumerate(contents))
+
+
+def score(model: Path, given: bytes, **changes: Any) -> tuple[int, list[dict[str, Any]]]:
+    command = [sys.executable, runner.__file__, json.dumps({"mode": "score", "model": str(model)} | changes)]
+    finished = subprocess.run(command, input=given, capture_output=True, timeout=60, check=False)
+    assert b"Traceback" not in finished.stderr
+    return finished.returncode, events(finished.stdout.decode())
+
+
+def test_every_image_gets_its_scores_in_memory_that_does_not_grow(tmp_path: Path) -> None:
+    model = tmp_path / "m.tflite"
+    model.write_bytes(tiny.classifier(size=128))
+    images = tiny.images(16, size=128)
+    times = 10
+    status, said = score(model, frames(*images, times=times))
+    assert status == 0
+    imported, loaded, ready, *scored, done = said
+    assert (imported["event"], loaded["event"], loaded["size_bytes"]) == ("imported", "loaded", model.stat().st_size)
+    assert ready == {
+        "event": "ready",
+        "input": {"name": "pixels", "shape": [1, 128, 128, 3], "dtype": "float32", "scale": None, "zero_point": None},
+        "output": {"name": "scores", "shape": [1, 5], "dtype": "float32", "scale": None, "zero_point": None},
+    }
+    assert [event["number"] for event in scored] == list(range(16 * times))
+    raw = [np.frombuffer(base64.b64decode(event["raw"]), "<f4") for event in scored]
+    np.testing.assert_array_equal(raw, [tiny.run(model.read_bytes(), image) for image in images] * times)
+    assert (done["event"], done["images"]) == ("done", 16 * times)
+    assert 0 < done["invoke_s"] < 30
+    assert done["peak_rss_bytes"] - loaded["rss_bytes"] < 0.5 * times * sum(image.nbytes for image in images)
+
+
+def test_what_was_damaged_is_told_after_what_was_not(tiny_float_tflite: Path) -> None:
+    whole = frames(*tiny.images(4))
+    status, said = score(tiny_float_tflite, whole[:-3])
+    assert status == 1
+    assert [event["event"] for event in said[2:]] == ["ready", *["scores"] * 3, "error"]
+    assert (said[-1]["kind"], said[-1]["message"]) == ("input", "the input ended in the middle of image 3")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda whole: whole[:5], "the input ended in the middle of image 0"),
+        (lambda whole: whole[1:], "what came after 0 images is no image; does a login script"),
+        (lambda whole: whole * 2, "what came after 2 images is no image"),
+        (lambda whole: b"\0\0\0\0\xff" + whole[5:], "what came after 0 images is no image"),
+        (lambda whole: whole[:20] + bytes(5) + whole[25:], "image 0 was damaged on its way: Error -[35]"),
+        (lambda whole: frames(np.zeros((8, 7, 3), np.uint8)), "it does not have the 192 bytes of 8x8 pixels"),
+        (lambda whole: frames(np.zeros((800, 800, 3), np.uint8)), "what came after 0 images|does not have the 192"),
+        (lambda whole: runner.FRAME.pack(0, 0), "image 0 was damaged on its way: it does not have the 192 bytes"),
+    ],
+)
+def test_images_that_are_none_are_refused(
+    monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes], words: str
+) -> None:
+    given = io.BytesIO(damage(frames(*tiny.images(2))))
+    monkeypatch.setattr(os, "read", lambda descriptor, count: given.read(min(count, 50)))
+    with pytest.raises(runner.Failure, match=words) as caught:
+        list(runner.ahead(runner.receive((8, 8, 3)), 1))
+    assert caught.value.kind == "input"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "uint8", "int16"])
+def test_a_table_gives_what_is_stored(dtype: str) -> None:
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    low = -128 if dtype == "int8" else 0
+    as_they_are = runner.stored_by("", np.dtype(dtype))(pixels)
+    assert as_they_are.dtype == dtype
+    np.testing.assert_array_equal(as_they_are, pixels.astype(int) + low)
+
+    table = (np.arange(768).reshape(256, 3) % 100).astype("<f4")
+    stored = runner.stored_by(base64.b64encode(table.tobytes()).decode(), np.dtype(dtype))(pixels)
+    assert stored.dtype == dtype
+    np.testing.assert_array_equal(stored, table.reshape(16, 16, 3))
+
+
+@pytest.mark.parametrize("table", [np.zeros(767), np.full(768, 256), np.full(768, 0.5), np.full(768, np.nan)])
+def test_a_table_that_does_not_fit_is_refused(table: np.ndarray[Any, Any]) -> None:
+    text = base64.b64encode(table.astype("<f4").tobytes()).decode()
+    with pytest.raises(runner.Failure, match="not one of 256x3 values of uint8, which the model takes") as caught:
+        runner.stored_by(text, np.dtype(np.uint8))
+    assert caught.value.kind == "usage"
+
+
+def fails() -> None:
+    raise RuntimeError("node 7 failed to invoke")
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "words"),
+    [
+        ([1, 8, 8, 1], "model", r"m\.tflite takes \[1, 8, 8, 1\]; only a model that takes one RGB image can be"),
+        ([4, 8, 8, 3], "model", "only a model that takes one RGB image"),
+        ([1, 8, 8, 3], "run", r"the runtime cannot run .*m\.tflite on image 0: node 7 failed to invoke"),
+    ],
+)
+def test_what_cannot_be_scored_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shape: list[int],
+    kind: str,
+    words: str,
+) -> None:
+    detail = {"index": 0, "name": "pixels", "shape": shape, "dtype": np.uint8, "quantization": (0.0, 0)}
+    interpreter = SimpleNamespace(
+        get_input_details=lambda: [detail],
+        get_output_details=lambda: [detail],
+        set_tensor=lambda index, value: None,
+        invoke=fails,
+    )
+    monkeypatch.setattr(runner, "import_and_load", lambda tree, options, **facts: interpreter)
+    monkeypatch.setattr(runner, "be_the_first_to_go", lambda: None)
+    given = io.BytesIO(frames(*tiny.images(1)))
+    monkeypatch.setattr(os, "read", lambda descriptor, count: given.read(count))
+    (tmp_path / "m.tflite").write_bytes(b"m")
+    assert runner.main(json.dumps({"mode": "score", "model": str(tmp_path / "m.tflite")})) == 1
+    error = events(capsys.readouterr().out)[-1]
+    assert error["kind"] == kind
+    assert re.search(words, error["message"])
+
+
+def test_a_board_that_is_left_alone_goes_home(tiny_float_tflite: Path) -> None:
+    command = [sys.executable, runner.__file__, json.dumps({"mode": "score", "model": str(tiny_float_tflite)})]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(frames(*tiny.images(1)))
+        process.stdin.flush()
+        while b"scores" not in process.stdout.readline():
+            pass
+        process.stdin.close()
+        assert process.wait(timeout=20) == 0
+        assert b"Traceback" not in process.stderr.read()
 
 
 # --- When it stops ----------------------------------------------------------------------------------------------------

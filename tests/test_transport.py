@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import shlex
@@ -94,6 +95,31 @@ async def test_input_that_nobody_reads_does_not_matter(kind: str, ssh_home: Path
     async with reached(kind, ssh_home) as (there, _):
         done = await there.run(["sh", "-c", "exec <&-; echo done"], stdin=bytes(10_000_000), time_limit_s=10)
     assert (done.status, done.stdout) == (0, "done\n")
+
+
+@both
+@in_a_loop
+async def test_input_can_depend_on_what_is_said(kind: str, ssh_home: Path) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def talk() -> AsyncIterator[bytes]:
+        yield b"1\n"
+        while (last := int(await heard.get())) < 5:
+            yield b"%d\n" % (2 * last)
+
+    async with reached(kind, ssh_home) as (there, _):
+        async with there.stream(["cat"], stdin=talk(), time_limit_s=math.inf) as lines:
+            said = []
+            async for line in lines:
+                said.append(line)
+                heard.put_nowait(line)
+        assert (said, lines.status) == (["1", "2", "4", "8"], 0)
+        # A command need not wait for the end of its input, nor does who leaves it.
+        silent: asyncio.Queue[str] = asyncio.Queue()
+        heard = silent
+        assert (await there.run(["echo", "done"], stdin=talk(), time_limit_s=10)).stdout == "done\n"
+        async with there.stream(["sleep", "60"], stdin=talk(), time_limit_s=math.inf):
+            pass
 
 
 @both
