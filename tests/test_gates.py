@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from edgeeff.errors import InputError, UnknownNameError
 from edgeeff.evaluation.gates import NAMES as GATES
-from edgeeff.evaluation.gates import Gates, check, from_file, judge, macro_interval, merge, parse
+from edgeeff.evaluation.gates import (
+    Gates,
+    check,
+    fraction,
+    from_file,
+    from_project,
+    judge,
+    macro_interval,
+    merge,
+    parse,
+)
 from edgeeff.evaluation.metrics import wilson
 from edgeeff.evaluation.paired import images_needed
 from edgeeff.results import Difference, GateResult
@@ -125,6 +135,24 @@ def test_a_pyproject_without_gates_is_refused(tmp_path: Path, text: str) -> None
     (tmp_path / "pyproject.toml").write_text(text, "utf-8")
     with pytest.raises(InputError, match=r"\[tool.edgeeff.gates\] asks for nothing"):
         from_file(tmp_path / "pyproject.toml")
+
+
+def test_a_project_need_not_ask_for_anything(tmp_path: Path) -> None:
+    path = tmp_path / "pyproject.toml"
+    assert from_project(path) == Gates()
+    path.write_text("[tool.edgeeff]\n", "utf-8")
+    assert from_project(path) == Gates()
+    path.write_text("[tool.edgeeff.gates]\nmax-drop = 2\n", "utf-8")
+    assert from_project(path) == Gates(max_drop=0.02)
+    path.write_text("[tool.edgeeff.gates]\nmax-drip = 2\n", "utf-8")
+    with pytest.raises(UnknownNameError, match="max-drip"):
+        from_project(path)
+
+
+def test_shares_of_other_options_are_written_the_same() -> None:
+    assert (fraction("--train-accuracy", None), fraction("--train-accuracy", "93%")) == (None, 0.93)
+    with pytest.raises(InputError, match="--train-accuracy 93 is above 1; write 0.93 or 93%"):
+        fraction("--train-accuracy", "93")
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from edgeeff.evaluation.paired import images_needed
 from edgeeff.results import ClassResult, Difference, EvaluationRecord, GateResult
 
 EVERY_CLASS = "*"
+PROJECT = "pyproject.toml"
 NAMED = 3
 """Classes that a sentence names; of more it says how many."""
 LISTED = 20
@@ -92,19 +93,9 @@ def from_file(path: Path) -> Gates:
     or { cat = 0.9, "*" = 0.8 }. Raises UnknownNameError for another key, and InputError when the file cannot be read,
     asks for nothing, or a value is of the wrong type or out of its range.
     """
-    import msgspec
-
-    try:
-        document = msgspec.toml.decode(path.read_text("utf-8"), type=dict[str, Any])
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the gates {path}: {error}") from error
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path} is no TOML: {error}") from error
-    where = str(path)
-    if path.name == "pyproject.toml":
-        where = f"{path}, [tool.edgeeff.gates]"
-        for key in ("tool", "edgeeff", "gates"):
-            document = document.get(key, {}) if isinstance(document, dict) else {}
+    document, where = _document(path), str(path)
+    if path.name == PROJECT:
+        where, document = f"{path}, [tool.edgeeff.gates]", _of_project(document)
     elif "gates" in document:
         # A limit outside the table would not be looked at, and its writer would not know.
         _known({name: value for name, value in document.items() if name != "gates"}, where)
@@ -116,11 +107,41 @@ def from_file(path: Path) -> Gates:
     return Gates(**_values(_known(document, where), where))
 
 
+def from_project(path: Path) -> Gates:
+    """Read gates from a pyproject.toml that need not ask for any, nor be there; raises what `from_file` raises."""
+    if not path.is_file() or _of_project(_document(path)) is None:
+        return Gates()
+    return from_file(path)
+
+
+def fraction(option: str, text: str | None) -> float | None:
+    """Return a share that the user wrote as 0.9 or 90%, as a fraction; raises InputError, naming the option."""
+    return None if text is None else _limit("", text, option)
+
+
 def merge(file: Gates, command_line: Gates) -> Gates:
     """Return the gates of both; what the command line says of a gate, or of a class, takes the place of the file's."""
     classes = {**file.min_class_recall, **command_line.min_class_recall}
     given = {name.replace("-", "_") for name in command_line.asked} - {"min_class_recall"}
     return replace(file, **{name: getattr(command_line, name) for name in given}, min_class_recall=classes)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    import msgspec
+
+    try:
+        return msgspec.toml.decode(path.read_text("utf-8"), type=dict[str, Any])
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the gates {path}: {error}") from error
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path} is no TOML: {error}") from error
+
+
+def _of_project(document: Any) -> Any:
+    """Return what a pyproject.toml has for us, None where it has nothing."""
+    for key in ("tool", "edgeeff", "gates"):
+        document = document.get(key) if isinstance(document, dict) else None
+    return document
 
 
 def _known(document: dict[str, Any], where: str) -> dict[str, Any]:
