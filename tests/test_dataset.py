@@ -283,7 +283,7 @@ def test_what_tensorflow_datasets_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", [{}, {"label": -1}])
 def test_records_without_labels(tmp_path: Path, label: Features) -> None:
     data = open_dataset(write(tmp_path / "a.tfrecord", {"image": b"x"} | label))
-    assert (data.names, [item.label for item in data.examples]) == ((), [-1])
+    assert (data.kind, data.names, [item.label for item in data.examples]) == ("unlabelled", (), [-1])
 
 
 def test_shards_of_one_set_of_several_and_missing_ones(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_plain_shards(tmp_path: Path) -> None:
         ([RECORD | {"image/class/label": [1, 2]}], "record 0 .*image/class/label has several values"),
         ([RECORD | {"image/class/synset": "x" * 5000}], "a name in it has 5000 bytes"),
         ([RECORD, {"image": b"x"}], "record 1 of .* has no label: every record needs the same one of"),
-        ([{"image": b"x"}, RECORD], "record 1 of .* has a label, records before it have none"),
+        ([{"image": b"x"}, RECORD], "record 1 of .* has a label, those before have none"),
         ([{"image": b"x", "label": 1}, {"image": b"x", "image/class/text": "a"}], "no label in common"),
     ],
 )

@@ -93,6 +93,7 @@ class Dataset:
     """Images in the order in which they are judged."""
 
     kind: Kind
+    """"unlabelled" is a flat folder, or TFRecords without labels."""
     path: str
     examples: tuple[Example, ...]
     names: tuple[str, ...]
@@ -285,22 +286,9 @@ def _tfrecords(path: Path, shards: list[Path]) -> Dataset:
     records = [record for shard in shards for record in _records(shard)]
     if not records:
         raise CalibrationError(f"{path} holds no record: there is nothing to judge")
-    column = next((i for i in range(len(LABEL_FEATURES)) if all(record.labels[i] for record in records)), None)
-    if column is None:
-        for record in records:
-            if any(record.labels) != any(records[0].labels):
-                raise CalibrationError(
-                    f"record {record.number} of {record.shard} "
-                    f"{'has a label, records before it have none' if any(record.labels) else 'has no label'}: "
-                    f"every record needs the same one of {', '.join(LABEL_FEATURES)}, or none"
-                )
-        if any(records[0].labels):
-            raise CalibrationError(f"the records of {path} have no label in common: {', '.join(LABEL_FEATURES)}")
-    labels = [record.labels[column] or "" for record in records] if column is not None else []
-    if set(labels) == {"-1"}:  # what test sets without labels have
-        labels = []
-    named = _class_names(shards[0].parent) if column is not None and LABEL_FEATURES[column] == "label" else ()
-    if labels and named and all(is_integer(label) and 0 <= int(label) < len(named) for label in labels):
+    feature, labels = _common_labels(path, records)
+    named = _class_names(shards[0].parent) if feature == "label" else ()
+    if named and all(is_integer(label) and 0 <= int(label) < len(named) for label in labels):
         names = named
         index = {str(position): position for position in range(len(named))}
     else:
@@ -319,7 +307,26 @@ def _tfrecords(path: Path, shards: list[Path]) -> Dataset:
         )
         for n, record in enumerate(records)
     )
-    return Dataset("tfrecord", str(path), examples, names, notes)
+    return Dataset("tfrecord" if labels else "unlabelled", str(path), examples, names, notes)
+
+
+def _common_labels(path: Path, records: list[_Record]) -> tuple[str | None, list[str]]:
+    """Return the feature that every record has its label in, and the labels; None and nothing without labels."""
+    for column, feature in enumerate(LABEL_FEATURES):
+        labels = [label for record in records if (label := record.labels[column])]
+        if len(labels) == len(records):
+            # Test sets without labels have -1 everywhere.
+            return (None, []) if set(labels) == {"-1"} else (feature, labels)
+    labelled = any(records[0].labels)
+    odd = next((record for record in records if any(record.labels) != labelled), None)
+    if odd is not None:
+        raise CalibrationError(
+            f"record {odd.number} of {odd.shard} has {'no label' if labelled else 'a label, those before have none'}: "
+            f"every record needs the same one of {', '.join(LABEL_FEATURES)}, or none"
+        )
+    if labelled:
+        raise CalibrationError(f"the records of {path} have no label in common: {', '.join(LABEL_FEATURES)}")
+    return None, []
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
