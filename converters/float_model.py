@@ -73,7 +73,22 @@ def trace(request: Request, say: Callable[[str], None], time_limit_s: float = TI
     Raises the child's own error, or ModelError with the end of its log when it died or took too long; on any exception,
     KeyboardInterrupt included, the child is ended first.
     """
-    command = [sys.executable, "-c", CHILD, ":".join(sys.path), encode(request)]
+
+    def hear(answer: dict[str, Any]) -> None:
+        if "stage" in answer:
+            say(str(answer["stage"]))
+
+    return Traced(**converse(CHILD, encode(request), hear, time_limit_s))
+
+
+def converse(
+    child: str, argument: str, hear: Callable[[dict[str, Any]], None], time_limit_s: float = TIME_LIMIT_S
+) -> dict[str, Any]:
+    """Run Python code that ends in `trace.serve` in a process of its own; return its result.
+
+    `child` is the code, as `CHILD` is; `hear` gets every answer as it comes. Raises what `trace` raises.
+    """
+    command = [sys.executable, "-c", child, ":".join(sys.path), argument]
     answer: dict[str, Any] = {}
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
@@ -86,8 +101,7 @@ def trace(request: Request, say: Callable[[str], None], time_limit_s: float = TI
                 if not line.endswith("\n"):
                     break  # it died while it wrote this
                 answer = json.loads(line)
-                if "stage" in answer:
-                    say(str(answer["stage"]))
+                hear(answer)
             process.wait()
         finally:
             too_long = timer.finished.is_set()
@@ -100,7 +114,8 @@ def trace(request: Request, say: Callable[[str], None], time_limit_s: float = TI
         if "result" not in answer:
             log.seek(0)
             raise ModelError(_death(process.returncode, log.read()))
-    return Traced(**answer["result"])
+    result: dict[str, Any] = answer["result"]
+    return result
 
 
 def finish(

@@ -24,6 +24,7 @@ from edgeeff.scaling import ALPHA, BETA, GAMMA
 INPUT_NAME = "image"
 OUTPUT_NAME = "scores"
 Shape = tuple[int, int, int]
+Send = Callable[[dict[str, Any]], None]
 
 UNCHANGED = ("Identity", "Cast", "Pad", "PadV2", "MirrorPad", "ResizeBilinear", "ResizeNearestNeighbor")
 """TensorFlow's operators that may stand between the pixels and what normalises them."""
@@ -255,6 +256,19 @@ def _keras_version() -> str:
 
 def main() -> int:
     """Answer one request; the exit status is 0 when a result or an error of edgeeff's own was sent."""
+
+    def answer(argument: str, send: Send) -> dict[str, Any]:
+        return run(Request(**json.loads(argument)), lambda stage: send({"stage": stage}))
+
+    return serve(answer)
+
+
+def serve(answer: Callable[[str, Send], dict[str, Any]]) -> int:
+    """Be the process at the other end of `float_model.converse`: answer the command line's one argument.
+
+    `answer` may send messages of its own as it goes. Returns the exit status, 0 when its result or an error of edgeeff's
+    own was sent.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Tracing needs no GPU, and looking for one costs time and prints warnings.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -270,10 +284,9 @@ def main() -> int:
     def send(document: dict[str, Any]) -> None:
         answers.write(json.dumps(document) + "\n")
 
-    request = Request(**json.loads(sys.argv[1]))
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            result = run(request, lambda stage: send({"stage": stage}))
+            result = answer(sys.argv[1], send)
     except EdgeeffError as error:
         send({"error": str(error), "type": type(error).__name__, "extra": getattr(error, "extra", None)})
         return 0
