@@ -247,6 +247,8 @@ class _Said:
     async def last(self) -> Event:
         """Wait for the end; return the last event."""
         event = await self.next()
+        while event["event"] != "done":
+            event = await self.next()
         async for _ in self._words:
             continue
         return event
