@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -367,6 +367,7 @@ async def test_what_cannot_be_asked_for_is_refused_before_anything_is_sent(model
 # --- Images on their way ----------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=30, deadline=None)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
 def test_an_image_arrives_as_it_was(image: npt.NDArray[np.uint8]) -> None:
     before = image.copy()
