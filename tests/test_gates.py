@@ -151,7 +151,7 @@ def test_a_project_need_not_ask_for_anything(tmp_path: Path) -> None:
 
 def test_shares_of_other_options_are_written_the_same() -> None:
     assert (fraction("--train-accuracy", None), fraction("--train-accuracy", "93%")) == (None, 0.93)
-    with pytest.raises(InputError, match="--train-accuracy 93 is above 1; write 0.93 or 93%"):
+    with pytest.raises(InputError, match=r"--train-accuracy 93 is above 1; write 0.93 or 93%"):
         fraction("--train-accuracy", "93")
 
 

@@ -197,8 +197,9 @@ def _collapse(known: _Known) -> Finding | None:
         text += f", and top-1 {_percent(record.model_metrics.top1)} instead of {_percent(record.baseline_metrics.top1)}"
     tests = list(_collapse_tests(record))
     suspects = [advice for _, found, _, advice in tests if found]
-    text += ". In the order to look at: " + "; ".join(
-        f"{name}: {'SUSPICIOUS, ' if found else ''}{evidence}" for name, found, evidence, _ in tests
+    text += "; what to look at, in this order:" + "".join(
+        f"\n{place}. {name}: {'SUSPICIOUS, ' if found else ''}{evidence}"
+        for place, (name, found, evidence, _) in enumerate(tests, 1)
     )
     return Finding("collapse", True, text, suspects[0] if suspects else QUANTIZATION_ITSELF, figures)
 
@@ -446,7 +447,9 @@ def _too_small(known: _Known) -> Finding | None:
     discordant = (paired.baseline_only_right or 0) + (paired.model_only_right or 0)
     # As in paired.smallest_difference, solved for the number of images; quantile(0.6) is that of a power of 80 %.
     deviations = (quantile(0.95) + quantile(0.6)) / limit
-    needed = math.ceil(max(discordant / paired.images * deviations**2, fewest_discordant() / limit, FEWEST))
+    fewest = max(discordant / paired.images * deviations**2, fewest_discordant() / limit, FEWEST)
+    # The gate knows the drop that was seen, so that it may want more.
+    needed = max(math.ceil(fewest), (asked.images_needed if asked is not None else None) or 0)
     why = f"the asked max-drop is {_points(limit)}" if asked is not None else f"{_points(limit)} would be good to see"
     return Finding(
         "too-few-images",
