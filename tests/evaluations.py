@@ -5,6 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
+import numpy.typing as npt
+
+from edgeeff.evaluation import metrics
+from edgeeff.evaluation.outcomes import divergences, outcomes, probabilities
+from edgeeff.evaluation.paired import by_class, paired
 from edgeeff.results import (
     ClassMetrics,
     ClassResult,
@@ -140,3 +145,27 @@ def changed(part: Part, **fields: Any) -> Part:
 def evaluation(**fields: Any) -> EvaluationRecord:
     """Return the healthy evaluation with other values; see `changed`."""
     return changed(HEALTHY, **fields)
+
+
+def judged_images(labels: npt.NDArray[Any], baseline: npt.NDArray[Any], model: npt.NDArray[Any]) -> EvaluationRecord:
+    """Return the evaluation of two models' scores (n, classes) with labels (n,), its figures as they are in life."""
+    count, classes = baseline.shape
+    ours, theirs = outcomes(baseline, labels, logits=True), outcomes(model, labels, logits=True)
+    apart = divergences(probabilities(baseline, logits=True), probabilities(model, logits=True))
+    names = [NAMES[index] if index < len(NAMES) else str(index) for index in range(classes)]
+    labelled = bool((labels >= 0).any())
+    present = len(set(labels[labels >= 0].tolist()))
+    return dataclasses.replace(
+        HEALTHY,
+        data=DataUse("folders" if labelled else "unlabelled", "photos/val", count, present, "ef" * 32),
+        classes=classes,
+        names=tuple(names),
+        model_outputs=metrics.outputs(theirs, classes),
+        baseline_outputs=metrics.outputs(ours, classes),
+        model_metrics=metrics.metrics(labels, theirs, classes) if labelled else None,
+        baseline_metrics=metrics.metrics(labels, ours, classes) if labelled else None,
+        paired=paired(labels, ours, theirs, apart, classes),
+        by_class=by_class(labels, ours, theirs, names, classes) if labelled else (),
+        confusion=metrics.cells(metrics.confusion(labels, theirs.top1, classes)),
+        baseline_confusion=metrics.cells(metrics.confusion(labels, ours.top1, classes)),
+    )

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import math
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
 
+from edgeeff.evaluation import view
 from edgeeff.evaluation.findings import find
 from edgeeff.evaluation.gates import Gates, judge
-from edgeeff.evaluation.labels import Suspicion
+from edgeeff.evaluation.junit import to_junit
+from edgeeff.evaluation.labels import Suspicion, suspect
 from edgeeff.results import (
     Difference,
     EvaluationRecord,
@@ -18,8 +26,9 @@ from edgeeff.results import (
     Leak,
     Outputs,
     Runtime,
+    to_json,
 )
-from tests.evaluations import HEALTHY, IMAGES, UNLABELLED, changed, evaluation, one_class
+from tests.evaluations import HEALTHY, IMAGES, UNLABELLED, changed, evaluation, judged_images, one_class
 
 
 def causes(record: EvaluationRecord, **known: Any) -> list[str]:
@@ -394,3 +403,77 @@ def test_images_that_could_not_be_read(count: int, serious: bool) -> None:
     found = only(evaluation(data__unreadable=bad), "unreadable-images")
     assert found.serious is serious
     assert "cat/0.jpg (truncated), cat/1.jpg (truncated)" in found.text
+
+
+# --- As in life -------------------------------------------------------------------------------------------------------
+
+
+def scores(labels: Any, right: Any, generator: np.random.Generator, classes: int) -> Any:
+    """Return logits of a model that is right where it says so, and else says another class."""
+    wrong = (labels + generator.integers(1, classes, len(labels))) % classes
+    said = np.where(right, labels, wrong)
+    return 6 * np.eye(classes)[said] + generator.normal(0, 0.5, (len(labels), classes))
+
+
+def test_scores_of_a_healthy_model_have_no_findings() -> None:
+    generator = np.random.default_rng(2)
+    labels = np.repeat(np.arange(10), 200)
+    baseline = scores(labels, generator.random(2000) < 0.88, generator, 10)
+    record = judged_images(labels, baseline, baseline + generator.normal(0, 0.3, baseline.shape))
+    assert causes(changed(record, gates=judge(Gates(max_drop=0.01), record))) == []
+
+
+def test_scores_that_are_always_the_same_are_a_constant_output() -> None:
+    generator = np.random.default_rng(3)
+    labels = np.repeat(np.arange(10), 100)
+    baseline = scores(labels, generator.random(1000) < 0.7, generator, 10)
+    record = judged_images(labels, baseline, np.tile(np.arange(10.0), (1000, 1)))
+    (found,) = [one for one in find(record) if one.cause == "collapse"]
+    assert "constant output: SUSPICIOUS, 1 of 10 classes are ever said" in found.text
+
+
+def test_labels_that_are_one_off_are_found_in_scores() -> None:
+    generator = np.random.default_rng(4)
+    labels = np.repeat(np.arange(1, 10), 50)
+    baseline = scores(labels, generator.random(450) < 0.9, generator, 10)
+    record = judged_images(labels - 1, baseline, baseline)
+    matrix = np.zeros((10, 10), np.int64)
+    for right, said, count in record.baseline_confusion:
+        matrix[right, said] = count
+    found = find(record, suspicion=suspect(matrix))
+    assert found[0].cause == "labels-off"
+    assert found[0].text.startswith("every label seems to be one too low")
+
+
+def test_a_rare_class_that_is_never_said_is_found_in_scores() -> None:
+    generator = np.random.default_rng(5)
+    labels = np.repeat((0, 1), (980, 25))
+    baseline = scores(labels, (labels == 0) | (generator.random(1005) < 0.12), generator, 2)
+    record = judged_images(labels, baseline, baseline)
+    assert "accuracy-paradox" in causes(record)
+    (gate,) = judge(Gates(min_class_recall={"dog": 0.8}), record)
+    assert not gate.passed
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_no_table_breaks_findings_gates_or_the_view(data: st.DataObject) -> None:
+    classes, count = data.draw(st.integers(2, 8)), data.draw(st.integers(1, 30))
+    generator = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    labels = generator.integers(data.draw(st.sampled_from((-1, 0))), data.draw(st.integers(0, classes - 1)) + 1, count)
+    if data.draw(st.booleans()):
+        labels[:] = -1
+    baseline, model = (generator.integers(0, 4, (count, classes)).astype(float) for _ in range(2))
+    model[generator.random(count) < 0.1] = np.nan
+    record = judged_images(labels, baseline, model)
+    gates = Gates(min_agreement=0.5)
+    if record.model_metrics is not None:
+        gates = Gates(0.01, 0.5, 0.5, 0.5, {"*": 0.5}, 0.05, 0.5)
+    judged = judge(gates, record)
+    assert [gate.gate for gate in judged] == list(gates.asked)
+    record = changed(record, gates=judged)
+    record = changed(record, findings=find(record))
+    assert all(math.isfinite(figure) for finding in record.findings for figure in finding.figures.values())
+    assert to_json(record)
+    to_junit([record])
+    view.render([record, record], Console(file=io.StringIO(), width=80))

@@ -338,13 +338,13 @@ def test_an_interval_of_a_macro_mean_holds_it(pairs: list[tuple[int, int]]) -> N
 
 
 def test_an_interval_of_a_macro_mean_covers_it() -> None:
-    """Of 2,000 draws from ten classes of 5 to 60 images, in which 95 % is 1,900 and the standard error 10."""
+    """Of 500 draws from ten classes of 5 to 60 images; the standard error is one point."""
     generator = np.random.default_rng(4)
     sizes = np.array([5, 8, 10, 12, 20, 25, 30, 40, 50, 60])
     rates = np.array([0.99, 0.5, 0.9, 0.7, 0.95, 0.8, 0.85, 0.6, 0.9, 0.75])
-    draws = generator.binomial(sizes, rates, (2000, 10)) / sizes
+    draws = generator.binomial(sizes, rates, (500, 10)) / sizes
     inside = 0
     for draw in draws:
         low, high = macro_interval(float(draw.mean()), list(zip(draw.tolist(), sizes.tolist(), strict=True)))
         inside += low <= rates.mean() <= high
-    assert 0.94 <= inside / 2000 <= 0.985
+    assert 0.93 <= inside / 500 <= 0.99
