@@ -167,6 +167,7 @@ def test_without_a_change_no_class_is_listed() -> None:
         (Difference(-0.03, (-0.04, -0.02), 1e-9), "top-1: significantly lower (McNemar p < 0.001;"),
         (Difference(0.03, (0.02, 0.04), 0.01), "top-1: significantly higher (McNemar p = 0.010;"),
         (Difference(-0.0001, (-0.01, 0.01), 1.0), "top-1: no significant difference (McNemar p = 1.000;"),
+        (Difference(0.0, (-0.01, 0.01)), "top-1: no significant difference (McNemar p unknown;"),
     ],
 )
 def test_a_difference_has_its_word(difference: Difference, words: str) -> None:

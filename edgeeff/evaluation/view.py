@@ -199,7 +199,9 @@ def _change(record: EvaluationRecord) -> Iterator[str]:
 
 
 def _word(difference: Difference) -> str:
-    if difference.p_value is not None and difference.p_value >= SIGNIFICANT:
+    low, high = difference.interval
+    sure = difference.p_value < SIGNIFICANT if difference.p_value is not None else low > 0 or high < 0
+    if not sure:
         return "no significant difference"
     return "significantly lower" if difference.value < 0 else "significantly higher"
 
