@@ -156,6 +156,8 @@ def test_one_off_is_seen_in_numbers() -> None:
     with pytest.raises(InputError, match="label -1, but"):
         map_classes(data("-1", "1", kind="csv"), 3, None)
     assert "all are off by one" in map_classes(data("0", "999", kind="csv"), 1001, None).notes[0]
+    assert map_classes(data("0", "999", kind="csv"), 1001, WORDS).indices == (1, 1000)
+    assert map_classes(data("1", "1000", kind="csv"), 1001, WORDS).indices == (1, 1000)
 
 
 def test_the_same_number_twice() -> None:

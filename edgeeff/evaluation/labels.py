@@ -84,7 +84,7 @@ def _found(dataset: Dataset, used: set[str], classes: int, labels: tuple[str, ..
         if labels and all(by_name[name] for name in used):
             return _by_name(names, by_name, labels)
     if all(is_integer(name) for name in names):
-        indices, notes = _by_number(dataset, classes)
+        indices, notes = _by_number(dataset, classes, labels)
         if indices:
             return indices, "indices", notes
     if labels:
@@ -196,7 +196,7 @@ def _by_synset(names: Sequence[str], classes: int, labels: Sequence[str]) -> Fou
 # Numbers
 
 
-def _by_number(dataset: Dataset, classes: int) -> tuple[list[int], list[str]]:
+def _by_number(dataset: Dataset, classes: int, labels: Sequence[str]) -> tuple[list[int], list[str]]:
     """Indices that names are in decimal digits; none where folders are only called by numbers that are no indices."""
     names = dataset.names
     numbers = [int(name) for name in names]
@@ -208,6 +208,9 @@ def _by_number(dataset: Dataset, classes: int) -> tuple[list[int], list[str]]:
         )
     if min(numbers) >= 0 and max(numbers) < classes:
         if classes == IMAGENET + 1 and max(numbers) < IMAGENET:
+            if labels and metadata.is_background(labels[0]) and 0 in numbers:
+                notes.append("the data's labels do not count the model's background class: 0 is the model's class 1")
+                return [number + 1 for number in numbers], notes
             notes.append(
                 f"the data's labels go up to {max(numbers)}, the model has {classes} classes: if its first is a "
                 "background class and the labels do not count it, all are off by one"
