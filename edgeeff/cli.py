@@ -12,9 +12,9 @@ import click
 
 from edgeeff import __version__
 from edgeeff.cli_devices import devices
+from edgeeff.cli_evaluate import compare, evaluate
 from edgeeff.cli_profile import profile
-from edgeeff.command import common, console, print_json
-from edgeeff.errors import InputError
+from edgeeff.command import common, console, print_json, value_range
 
 PATH = click.Path(path_type=Path)
 CONTEXT: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
@@ -216,7 +216,7 @@ def convert(
         input_type=input_type,
         output_type=output_type,
         head=None if logits is None else "logits" if logits else "softmax",
-        input_range=_range(input_range),
+        input_range=value_range(input_range),
         labels=labels,
     )
     with Bars() as bars:
@@ -317,21 +317,11 @@ def schemes(as_json: bool) -> None:
     console().print(table)
 
 
-def _range(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--input-range '{text}' is not LOW,HIGH; for example --input-range=-1,1") from None
-    if not low < high:
-        raise InputError(f"--input-range '{text}': {low:g} is not below {high:g}; black comes first")
-    return low, high
-
-
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 
+main.add_command(compare)
 main.add_command(devices)
+main.add_command(evaluate)
 main.add_command(profile)

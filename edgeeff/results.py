@@ -587,6 +587,10 @@ class DataUse:
     """Over the sha256 of every image's bytes and its label, in order."""
     unreadable: tuple[tuple[str, str], ...] = ()
     """Name and reason of every image that was left out."""
+    matched_by: str = "unlabelled"
+    """How the set's classes became the models': "names", "synsets", "indices" or "sorted order"."""
+    notes: tuple[str, ...] = ()
+    """What was taken for granted of them."""
 
 
 @dataclass(frozen=True)

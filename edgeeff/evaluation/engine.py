@@ -12,6 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,6 +60,9 @@ TRAIN_SAMPLE = 1000
 """Training images that the baseline's accuracy is measured on: within 3 points of that on all of them."""
 DIGITS = 16
 """Of every image's sha256, in the record: no two of a billion images are alike in them by chance."""
+
+
+Runs = Iterator[tuple[Scored, Crew]]
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,17 @@ def evaluate(
     output: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> tuple[EvaluationRecord, ...]:
     """Judge every model of a plan against the baseline; return a record for each, in order.
 
     With `output`, a folder, records are written there, and until they are, what is done, so that `resume` can go on
-    from it. Raises InputError and its kinds for models, images and labels that cannot be used or do not fit,
-    DeviceError and its kinds for a board or a cluster that fails, MissingExtraError for what is not installed. A gate
-    that says no is not raised: it is in the record.
+    from it. With `executor`, of anybody's, its workers do the work, `plan.workers` of them (1 where that is None);
+    otherwise processes of this machine do, or the cluster that the plan names.
+
+    Raises InputError and its kinds for models, images and labels that cannot be used or do not fit, DeviceError and its
+    kinds for a board or a cluster that fails, MissingExtraError for what is not installed. A gate that says no is not
+    raised: it is in the record.
     """
     progress = progress or Silent()
     progress.stage("read the models")
@@ -153,9 +161,9 @@ def evaluate(
         left = [task for task in tasks if task.start not in gathered.parts]
         keep = journals[-1].keep if journals else None
         if there:
-            ran = profile.wait(_on_board(plan, target, together[0], left, gathered, keep))
+            ran = profile.wait(_on_board(plan, target, together[0], _runs(plan, left, executor), left, gathered, keep))
         else:
-            _here(plan, left, gathered, keep)
+            _here(_runs(plan, left, executor), gathered, keep)
             ran = _Ran(this_device(), runtime.runtime())
         whole = gathered.whole()
         leaks = _leaks(plan, subject, whole, baseline, together, progress)
@@ -184,6 +192,8 @@ class _Subject:
     labels: tuple[int, ...]
     names: tuple[str, ...]
     allowed: tuple[int, ...] | None
+    matched_by: str
+    notes: tuple[str, ...]
 
 
 def _check_model(model: Classifier, baseline: Classifier, *, there: bool) -> None:
@@ -205,14 +215,16 @@ def _subject(plan: Plan, dataset: Dataset, models: Sequence[Classifier], baselin
     said = next((one.labels for one in (*models, baseline) if one.labels is not None), None)
     if plan.labels is not None:
         said = labels.read_labels(plan.labels)
+    found = labels.map_classes(dataset, baseline.classes, said)
     if dataset.kind == "unlabelled":
         if plan.restrict:
             raise InputError("--restrict counts only classes that have an image, but these images have no labels")
-        return _Subject(dataset, None, (-1,) * len(dataset.examples), said or (), None)
-    found = labels.map_classes(dataset, baseline.classes, said)
+        return _Subject(dataset, None, (-1,) * len(dataset.examples), found.names, None, found.how, found.notes)
+    # Where nobody names the model's classes, tables have the names of the folders.
+    names = found.names or (dataset.names if found.how == "sorted order" else ())
     each = tuple(found.indices[example.label] if example.label >= 0 else -1 for example in dataset.examples)
     allowed = tuple(sorted({label for label in each if label >= 0})) if plan.restrict else None
-    return _Subject(dataset, found, each, found.names, allowed)
+    return _Subject(dataset, found, each, names, allowed, found.how, found.notes)
 
 
 def _tasks(
@@ -355,16 +367,18 @@ class _Gathered:
         )
 
 
-def _here(plan: Plan, tasks: Sequence[Task], gathered: _Gathered, keep: Callable[[Scored], None] | None) -> None:
-    for scored, crew in _runs(plan, tasks):
+def _here(runs: Runs, gathered: _Gathered, keep: Callable[[Scored], None] | None) -> None:
+    for scored, crew in runs:
         if keep is not None:
             keep(scored)
         gathered.fresh(scored, crew)
 
 
-def _runs(plan: Plan, tasks: Sequence[Task]) -> Iterator[tuple[Scored, Crew]]:
+def _runs(plan: Plan, tasks: Sequence[Task], executor: Executor | None) -> Runs:
     if not tasks:
         return iter(())
+    if executor is not None:
+        return workers.run_with(executor, plan.workers or 1, tasks)
     if plan.scheduler is not None:
         return workers.run_there(plan.scheduler, tasks)
     return workers.run_here(tasks, workers=plan.workers, threads=plan.threads)
@@ -374,6 +388,7 @@ async def _on_board(
     plan: Plan,
     target: Target,
     model: Classifier,
+    runs: Runs,
     tasks: Sequence[Task],
     gathered: _Gathered,
     keep: Callable[[Scored], None] | None,
@@ -399,8 +414,8 @@ async def _on_board(
             gathered.fresh(scored, crew)
 
         try:
-            async with aclosing(_in_thread(_runs(plan, tasks))) as runs:
-                async for scored, crew in runs:
+            async with aclosing(_in_thread(runs)) as arriving:
+                async for scored, crew in arriving:
                     waiting.append((asyncio.ensure_future(there(scored)), crew))
                     if len(waiting) > 1:
                         await finish()
@@ -413,7 +428,7 @@ async def _on_board(
         return _Ran(board.device, board.runtime)
 
 
-async def _in_thread(runs: Iterator[tuple[Scored, Crew]]) -> AsyncGenerator[tuple[Scored, Crew], None]:
+async def _in_thread(runs: Runs) -> AsyncGenerator[tuple[Scored, Crew], None]:
     """Wait for each result in a thread, so that the board is served meanwhile."""
     end = object()
     try:
@@ -504,7 +519,7 @@ def _train_accuracy(plan: Plan, subject: _Subject, baseline: Classifier, progres
     dataset = open_dataset(plan.train)
     if dataset.kind == "unlabelled":
         return None
-    found = labels.map_classes(dataset, baseline.classes, subject.map.names or None)
+    found = labels.map_classes(dataset, baseline.classes, subject.names or None)
     order = sorted(
         dataset.examples,
         key=lambda one: hashlib.sha256(f"{plan.seed}/{one.key}".encode("utf-8", "surrogateescape")).digest(),
@@ -613,6 +628,8 @@ def _data(plan: Plan, subject: _Subject, whole: Scored, known: Integers) -> Data
         classes=len({int(label) for label in known if label >= 0}),
         sha256=digest.hexdigest(),
         unreadable=tuple((examples[position].key, reason) for position, reason in whole.unreadable),
+        matched_by=subject.matched_by,
+        notes=subject.notes,
     )
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeeff.calibration.audit import Fingerprint
 from edgeeff.devices.partial import Partial

@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,18 +100,15 @@ class Scored:
 
 def score(task: Task) -> Scored:
     """Run a task; images that cannot be read are named in the result. Raises ModelError for a model that cannot run."""
-    begin = time.perf_counter()
     baseline = _session(task.baseline, task.threads)
     sessions = [_session(model, task.threads) for model in task.models]
-    loading = time.perf_counter() - begin
 
+    # One model after the other, over the whole batch: its weights stay in the processor's cache.
     wanted = [task.baseline, *task.models, *(() if task.board is None else (task.board,))]
-    spent = np.zeros(3)
     positions, digests, marks, unreadable = [], [], [], []
-    seen: list[npt.NDArray[np.uint8]] = []
-    scores: list[list[Scores]] = [[] for _ in range(1 + len(sessions))]
+    seen: list[list[npt.NDArray[np.uint8]]] = [[] for _ in wanted]
+    begin = time.perf_counter()
     for position, example in enumerate(task.examples, start=task.start):
-        begin = time.perf_counter()
         try:
             data = example.read()
             pictures = _decode(data, example.key, wanted)
@@ -123,17 +119,20 @@ def score(task: Task) -> Scored:
         digests.append(hashlib.sha256(data).hexdigest())
         if task.fingerprints:
             marks.append(fingerprint(data, pictures[0]))
-        if task.board is not None:
-            seen.append(pictures.pop())
-        decoded = time.perf_counter()
-        scores[0].append(baseline.run(pictures[0]))
-        compared = time.perf_counter()
-        for place, (session, picture) in enumerate(zip(sessions, pictures[1:], strict=True), start=1):
-            scores[place].append(session.run(picture))
-        spent += (decoded - begin, compared - decoded, time.perf_counter() - compared)
+        for column, picture in zip(seen, pictures, strict=True):
+            column.append(picture)
+    decoded = time.perf_counter()
+    reference = [baseline.run(picture) for picture in seen[0]]
+    compared = time.perf_counter()
+    quantized = [
+        [session.run(picture) for picture in column] for session, column in zip(sessions, seen[1:], strict=False)
+    ]
+    judged = time.perf_counter()
 
     labels = np.array([task.labels[position - task.start] for position in positions], np.int32)
-    rows = [np.array(each, np.float32).reshape(len(positions), task.baseline.classes) for each in scores]
+    rows = [
+        np.array(each, np.float32).reshape(len(positions), task.baseline.classes) for each in (reference, *quantized)
+    ]
     first, *others = [judge(each, labels, one, task.allowed) for each, one in zip(rows, wanted, strict=False)]
     return Scored(
         start=task.start,
@@ -141,12 +140,12 @@ def score(task: Task) -> Scored:
         digests=tuple(digests),
         unreadable=tuple(unreadable),
         baseline=first[0],
-        models=tuple(judged for judged, _ in others),
+        models=tuple(found for found, _ in others),
         divergences=tuple(divergences(first[1], theirs) for _, theirs in others),
         fingerprints=tuple(marks),
-        seconds=(float(spent[0]), float(spent[1]), float(spent[2] + loading)),
+        seconds=(decoded - begin, compared - decoded, judged - compared),
         versions=versions(*PACKAGES),
-        raw=None if task.board is None else _raw(task.board, seen, rows),
+        raw=None if task.board is None else _raw(task.board, seen[-1], rows),
     )
 
 
