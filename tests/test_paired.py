@@ -298,14 +298,16 @@ def test_an_interval_of_means_is_the_same_for_the_same_images_in_another_order()
     assert ours.macro_differences(labels, before, after, 9) == found  # classes that nobody means change nothing
 
 
-def test_the_interval_of_balanced_accuracy_is_the_sum_of_the_classes_variances() -> None:
+@pytest.mark.parametrize("sizes", [(200, 100, 50, 10), (2,) * 100])
+def test_the_interval_of_balanced_accuracy_is_the_sum_of_the_classes_variances(sizes: tuple[int, ...]) -> None:
     random = np.random.default_rng(7)
-    labels = np.repeat(np.arange(4), [200, 100, 50, 10])
-    before, after = (np.where(random.random(360) < share, labels, (labels + 1) % 4) for share in (0.9, 0.7))
-    balanced, _, _ = ours.macro_differences(labels, before, after, 4)
+    classes, images = len(sizes), sum(sizes)
+    labels = np.repeat(np.arange(classes), sizes)
+    before, after = (np.where(random.random(images) < share, labels, (labels + 1) % classes) for share in (0.9, 0.7))
+    balanced, _, _ = ours.macro_differences(labels, before, after, classes)
     changes = (after == labels).astype(float) - (before == labels)
-    variance = sum(changes[labels == c].var(ddof=1) / (labels == c).sum() for c in range(4)) / 16
-    variance += 2 / 360 * sum(1 / (labels == c).sum() for c in range(4)) / 16  # two discordant images more
+    variance = sum(changes[labels == c].var(ddof=1) / size for c, size in enumerate(sizes)) / classes**2
+    variance += 2 / images * sum(1 / size for size in sizes) / classes**2  # two discordant images more
     half = quantile(0.95) * math.sqrt(variance)
     assert balanced.interval == pytest.approx((balanced.value - half, balanced.value + half), abs=0.08 * half)
 
