@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeeff.errors import InputError, UnknownNameError
@@ -328,6 +328,7 @@ def test_gates_can_be_refused_before_any_image_is_judged() -> None:
         )
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=20))
 def test_a_bound_of_a_macro_mean_is_below_it(pairs: list[tuple[int, int]]) -> None:
     classes = [(min(right, n) / n if n else 0.0, n) for right, n in pairs]
@@ -337,9 +338,9 @@ def test_a_bound_of_a_macro_mean_is_below_it(pairs: list[tuple[int, int]]) -> No
         assert macro_bound(value, classes) == pytest.approx(wilson(value * classes[0][1], classes[0][1])[0])
 
 
-@pytest.mark.parametrize(("classes", "support", "rate"), [(10, 30, 0.85), (40, 10, 0.75), (5, 12, 0.7)])
+@pytest.mark.parametrize(("classes", "support", "rate"), [(10, 30, 0.85), (100, 8, 0.75), (5, 12, 0.7)])
 def test_bounds_of_macro_means_hold(classes: int, support: int, rate: float) -> None:
-    """What is true may be below the bound in 2.5 % of 300 draws; 5 % is 2.8 standard errors more."""
+    """What is true may be below the bound in 2.5 % of 150 draws; 6 % is 2.7 standard errors more."""
     generator = np.random.default_rng(4)
     confusion = np.full((classes, classes), (1 - rate) / (classes - 1)) * generator.uniform(
         0.5, 1.5, (classes, classes)
@@ -348,11 +349,11 @@ def test_bounds_of_macro_means_hold(classes: int, support: int, rate: float) -> 
     confusion /= confusion.sum(axis=1, keepdims=True)
     recall, precision = np.diag(confusion), np.diag(confusion) / confusion.sum(axis=0)
     wrong = np.zeros(2)
-    for _ in range(300):
+    for _ in range(150):
         cells = generator.multinomial(support, confusion)
         said, right = cells.sum(axis=0), np.diag(cells)
         drawn = [class_metrics(int(right[c]), support, int(said[c])) for c in range(classes)]
         low = macro_bound(float(np.mean(right / support)), [(one.recall or 0.0, support) for one in drawn])
         wrong[0] += low > recall.mean()
         wrong[1] += precision_bound(float(np.mean(right / np.maximum(said, 1))), drawn) > precision.mean()
-    assert (wrong / 300 <= 0.05).all()
+    assert (wrong / 150 <= 0.06).all()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeeff.evaluation.findings import find
@@ -118,6 +118,7 @@ def test_every_class_name_survives(name: str, shown: str) -> None:
     assert case.get("classname") == f"{shown}.tflite on local"
 
 
+@settings(max_examples=40)
 @given(st.text())
 def test_no_name_breaks_the_document(name: str) -> None:
     gate = GateResult(f"min-class-recall {name}", 0.9, 0.1, 0.05, passed=False, text=f"{name}: no")
