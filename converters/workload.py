@@ -1,0 +1,53 @@
+"""What a .tflite file does in one inference, as the latency model takes it.
+
+`inspect` reads the file; this only says which of its operators is what kind of work.
+"""
+
+from __future__ import annotations
+
+import math
+
+from edgeeff.converters.inspect import Graph, Inspection, Operator, Tensor
+from edgeeff.latency import Operator as Work
+from edgeeff.latency import Workload, kind
+
+_BYTES = {"float32": 4, "int32": 4, "int64": 8, "float16": 2, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
+
+
+def of_graph(graph: Graph | Inspection, name: str, family: str) -> Workload:
+    """Return the workload of a file that was read; it computes in int8 when its matrix products take int8 values.
+
+    `family` says whose misfits it shares: the family of the networks that it looks like.
+    """
+    tensors = graph.tensors
+    sizes: list[int] = []
+    places: dict[int, int] = {}
+
+    def place(tensor: Tensor) -> int:
+        if tensor.index not in places:
+            places[tensor.index] = len(sizes)
+            sizes.append(math.prod(tensor.shape) * _BYTES.get(tensor.dtype, 4))
+        return places[tensor.index]
+
+    operators = []
+    for operator in graph.operators:
+        given = [tensors[index] for index in dict.fromkeys(operator.inputs) if index >= 0]
+        values = tuple(place(tensor) for tensor in given if not tensor.constant)
+        constants = sum(tensor.size_bytes for tensor in given if tensor.constant)
+        kernel, channels = _filter(operator, given)
+        outputs = [place(tensors[index]) for index in operator.outputs]
+        work = kind(operator.name, kernel=kernel, channels=channels)
+        operators.append(Work(work, operator.macs, values, outputs[0], constants))
+    integer = any(
+        operator.name in {"CONV_2D", "FULLY_CONNECTED"} and tensors[operator.inputs[0]].dtype == "int8"
+        for operator in graph.operators
+    )
+    return Workload(name, family, "int8" if integer else "float32", tuple(operators), tuple(sizes))
+
+
+def _filter(operator: Operator, given: list[Tensor]) -> tuple[int, int]:
+    """Return the area and the input channels of a convolution's filter, [out, height, width, in]."""
+    if operator.name != "CONV_2D" or len(given) < 2 or len(given[1].shape) != 4:
+        return 1, 0
+    _, height, width, channels = given[1].shape
+    return height * width, channels
