@@ -82,6 +82,7 @@ def fingerprint(data: bytes, picture: npt.NDArray[np.uint8]) -> Fingerprint:
     rows, columns, _ = sampled.shape
     squeezed = (_means(rows) @ sampled.reshape(rows, -1)).reshape(SIDE, columns, 3) @ _GREY
     thumbnail = np.rint(squeezed @ _means(columns).T).astype(np.uint8)
+    # The package imagehash computes much the same, and brings SciPy and PyWavelets.
     low = _cosines() @ (thumbnail.astype(np.float32) - 128) @ _cosines().T
     signs = np.packbits(low.ravel() > 0)
     # The first sign is that of the mean, which is brightness.
@@ -101,7 +102,8 @@ def fingerprints(
 ) -> Fingerprints:
     """Take the fingerprints of image files by their keys, decoded as `calibration.images.load` does, in `executor`.
 
-    What cannot be read is listed, not raised; MissingExtraError without Pillow.
+    What cannot be read is listed, not raised. `progress` ticks for every file. Raises MissingExtraError without Pillow,
+    and what the executor raises when its processes die.
     """
     progress = progress or Silent()
     chunks = [[file.path for file in files[start : start + chunk]] for start in range(0, len(files), chunk)]
