@@ -25,15 +25,6 @@ from edgeeff.converters.runtime import Session
 from tests import tiny
 
 OLD = b"the old file"
-KERAS = """
-import keras
-layers = keras.layers
-keras.Sequential([
-    layers.Input((24, 24, 3)), layers.Rescaling(1 / 127.5, offset=-1), layers.Conv2D(8, 3, strides=2),
-    layers.BatchNormalization(), layers.Activation("swish"), layers.GlobalAveragePooling2D(),
-    layers.Dense(4, activation="softmax"),
-]).save("flowers.keras")
-"""
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -113,11 +104,16 @@ def furnish(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def keras_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small .keras file, made by a process of its own."""
-    pytest.importorskip("keras", reason="needs Keras; install the extra host")
-    folder = tmp_path_factory.mktemp("keras")
-    subprocess.run([sys.executable, "-c", KERAS], cwd=folder, check=True, capture_output=True, timeout=120)
-    return folder / "flowers.keras"
+    """A small .keras file."""
+    keras = pytest.importorskip("keras", reason="needs Keras; install the extra host")
+    layers = keras.layers
+    pixels = layers.Input((24, 24, 3))
+    features = layers.Conv2D(8, 3, strides=2)(layers.Rescaling(1 / 127.5, offset=-1)(pixels))
+    features = layers.Activation("swish")(layers.BatchNormalization()(features))
+    scores = layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(features))
+    path = tmp_path_factory.mktemp("keras") / "flowers.keras"
+    keras.Model(pixels, scores).save(path)
+    return path
 
 
 # --- What is printed --------------------------------------------------------------------------------------------------
