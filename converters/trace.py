@@ -266,8 +266,8 @@ def main() -> int:
 def serve(answer: Callable[[str, Send], dict[str, Any]]) -> int:
     """Be the process at the other end of `float_model.converse`: answer the command line's one argument.
 
-    `answer` may send messages of its own as it goes. Returns the exit status, 0 when its result or an error of edgeeff's
-    own was sent.
+    `answer` may send messages of its own as it goes. Returns the exit status, 0 when its result or an error of
+    edgeeff's own was sent.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Tracing needs no GPU, and looking for one costs time and prints warnings.
