@@ -40,10 +40,11 @@ def common(command: Command) -> Command:
                 traceback.print_exc()
             click.echo(f"edgeeff: {error}", err=True)
             sys.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupted:
             if debug:
                 traceback.print_exc()
-            click.echo("edgeeff: interrupted; no file was left half written", err=True)
+            # Work that can be gone on with says so.
+            click.echo(f"edgeeff: interrupted; {str(interrupted) or 'no file was left half written'}", err=True)
             sys.exit(INTERRUPTED)
 
     return guarded  # type: ignore[return-value]

@@ -15,10 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeeff.converters import metadata
 from edgeeff.converters.float_model import finish
-from edgeeff.converters.quantize import collect_ranges, quantize
-from edgeeff.converters.schemes import SCHEMES
 from edgeeff.errors import CalibrationError, DeviceError, InputError, ModelError, OutputError, UnreachableError
 from edgeeff.evaluation import engine, scoring, workers
 from edgeeff.evaluation.engine import Plan, evaluate
@@ -26,9 +23,7 @@ from edgeeff.evaluation.gates import Gates
 from edgeeff.progress import Silent
 from edgeeff.results import EvaluationRecord, read_record, to_dict
 from tests import tiny
-
-COUNT = 60
-NAMES = [f"class{number}" for number in range(5)]
+from tests.evaluation_desk import COUNT, NAMES, lay
 
 
 class Here(Executor):
@@ -45,25 +40,7 @@ class Here(Executor):
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A baseline, its int8 file, and images in the folders of the classes that the baseline says, every sixth not."""
-    folder = tmp_path_factory.mktemp("desk")
-    content = tiny.classifier()
-    (folder / "float.tflite").write_bytes(content)
-    model = finish(content)
-    ranges = collect_ranges(model, tiny.images(24))
-    for scheme, name in (("int8", "int8.tflite"), ("float16", "half.tflite")):
-        kind: Any = SCHEMES[scheme].input_type
-        quantized = quantize(model, SCHEMES[scheme], ranges, input_type=kind, output_type="float32")
-        contract = metadata.InputContract(8, 8, 3, kind)
-        (folder / name).write_bytes(
-            metadata.embed(quantized, name=name, description="", labels=None, contract=contract, provenance={})
-        )
-    for name in NAMES:
-        (folder / "val" / name).mkdir(parents=True)
-    for number, pixels in enumerate(tiny.images(COUNT, seed=5)):
-        label = (int(tiny.run(content, pixels).argmax()) + (number % 6 == 0)) % 5
-        Image.fromarray(pixels).save(folder / "val" / NAMES[label] / f"{number:03}.png")
-    return folder
+    return lay(tmp_path_factory.mktemp("desk"))
 
 
 def plan(desk: Path, **changes: Any) -> Plan:
@@ -101,7 +78,7 @@ def test_counts_are_those_of_a_plain_loop(desk: Path) -> None:
     assert record.model_metrics.top1 == np.mean(np.equal(labels, theirs))
     assert record.paired.agreement == np.mean(np.equal(ours, theirs))
     assert sum(count for _, _, count in record.confusion) == COUNT
-    assert record.data.images == COUNT and record.data.classes == 5 and record.names == tuple(NAMES)
+    assert record.data.images == COUNT and record.data.classes == 5 and record.names == NAMES
 
 
 def test_a_model_against_itself_differs_in_nothing(desk: Path) -> None:
@@ -415,4 +392,7 @@ def test_an_evaluation_on_a_board_is_gone_on_with(desk: Path, tmp_path: Path) ->
     progress = Ending(10**6)
     record = judged(plan(desk, batch=10, delegate="none"), output=tmp_path, resume=True, progress=progress)
     assert progress.count == COUNT  # those of before count, too
-    assert record.images == judged(plan(desk)).images
+    assert (record.images.keys, record.images.model) == (
+        judged(plan(desk)).images.keys,
+        judged(plan(desk)).images.model,
+    )

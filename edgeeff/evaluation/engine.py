@@ -1,19 +1,17 @@
 """An evaluation from its options to its records: open both models, run them on every image, and make figures of it.
 
-Images are streamed in batches through `workers`; what is done is kept in a `journal` until the records are written. On
-a board the model runs there, on the pixels that are decoded here, while the baseline runs here.
+Images are streamed in batches through `workers`; what is done is kept in a `journal` until the records are written.
+`board` has a model run elsewhere, and `record` makes figures of what was kept of every image.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,35 +20,23 @@ import numpy as np
 from edgeeff.calibration import audit, images
 from edgeeff.calibration.audit import Fingerprint, Fingerprints
 from edgeeff.converters import runtime
-from edgeeff.devices import profile, score
+from edgeeff.devices import profile
 from edgeeff.devices.profile import Delegate
 from edgeeff.devices.targets import LOCAL, Target
 from edgeeff.errors import CalibrationError, InputError, ModelError
-from edgeeff.evaluation import findings, gates, labels, metrics, workers
-from edgeeff.evaluation.classifier import Classifier, open_baseline, open_classifier, stored_values
+from edgeeff.evaluation import board, gates, labels, workers
+from edgeeff.evaluation.board import Runs
+from edgeeff.evaluation.classifier import Classifier, open_baseline, open_classifier
 from edgeeff.evaluation.dataset import Dataset, open_dataset
 from edgeeff.evaluation.gates import Gates
 from edgeeff.evaluation.journal import Journal
-from edgeeff.evaluation.labels import ClassMap
-from edgeeff.evaluation.outcomes import Divergences, Integers, Outcomes, divergences, join, probabilities
-from edgeeff.evaluation.paired import by_class, paired
-from edgeeff.evaluation.scoring import PACKAGES, Scored, Scores, Task, judge
+from edgeeff.evaluation.outcomes import join
+from edgeeff.evaluation.record import Ran, Subject, judged, record
+from edgeeff.evaluation.scoring import PACKAGES, Scored, Task
 from edgeeff.evaluation.workers import Crew
 from edgeeff.files import check_writable, write_atomic
 from edgeeff.progress import Progress, Silent
-from edgeeff.results import (
-    DataUse,
-    Device,
-    EvaluationRecord,
-    EvaluationTiming,
-    ImageOutcomes,
-    Kernels,
-    Leak,
-    Runtime,
-    this_device,
-    to_json,
-    versions,
-)
+from edgeeff.results import EvaluationRecord, EvaluationTiming, Leak, this_device, to_json, versions
 
 MAX_UNREADABLE = 0.01
 BATCH = 16
@@ -58,11 +44,6 @@ NAMED = 5
 """Unreadable images that a message names."""
 TRAIN_SAMPLE = 1000
 """Training images that the baseline's accuracy is measured on: within 3 points of that on all of them."""
-DIGITS = 16
-"""Of every image's sha256, in the record: no two of a billion images are alike in them by chance."""
-
-
-Runs = Iterator[tuple[Scored, Crew]]
 
 
 @dataclass(frozen=True)
@@ -98,6 +79,8 @@ class Plan:
         names = [model.name for model in self.models]
         if twice := sorted(name for name, count in Counter(names).items() if count > 1):
             raise InputError(f"several models are called {', '.join(twice)}: their records would have the same name")
+        if self.batch < 1:
+            raise InputError(f"--batch {self.batch}: take 1 image or more at a time")
         if self.scheduler is not None and self.workers is not None:
             raise InputError("--workers is for this machine, --scheduler for a cluster: give one of them")
 
@@ -131,7 +114,7 @@ def evaluate(
     _ = target.address  # raises where nobody said how to reach it
     models = [open_classifier(path, crop=plan.crop, input_range=plan.input_range) for path in plan.models]
     baseline = open_baseline(plan.baseline, progress, crop=plan.crop, input_range=plan.input_range)
-    there = target.name != LOCAL.name or plan.delegate != "auto"
+    there = _is_there(plan, target)
     for model in models:
         _check_model(model, baseline, there=there)
     progress.stage("find the images")
@@ -144,56 +127,77 @@ def evaluate(
         for path in plan.models:
             check_writable(output / file_name(path, target.name))
 
+    job = _Job(plan, subject, baseline, target, output, progress, executor)
     passes = [(model,) for model in models] if there else [tuple(models)]
+    journals = [_journal(job, _tasks(job, together), together, resume=resume) for together in passes]
     records: list[EvaluationRecord] = []
-    journals: list[Journal] = []
-    for together in passes:
-        tasks = _tasks(plan, subject, baseline, together, there=there)
-        gathered = _Gathered(subject, plan.max_unreadable, progress)
-        if output is not None:
-            name = Path(file_name(Path(together[0].file.path), target.name)).stem
-            journals.append(Journal(output, name, _identity(tasks, target), resume=resume))
-            for scored in journals[-1].found():
-                gathered.add(scored)
-        progress.stage("judge the images", len(dataset.examples), unit="images")
-        for _ in range(gathered.seen):
-            progress.tick()
-        left = [task for task in tasks if task.start not in gathered.parts]
-        keep = journals[-1].keep if journals else None
-        if there:
-            ran = profile.wait(_on_board(plan, target, together[0], _runs(plan, left, executor), left, gathered, keep))
-        else:
-            _here(_runs(plan, left, executor), gathered, keep)
-            ran = _Ran(this_device(), runtime.runtime())
-        whole = gathered.whole()
-        leaks = _leaks(plan, subject, whole, baseline, together, progress)
-        train_accuracy = _train_accuracy(plan, subject, baseline, progress)
-        progress.stage("make figures of it")
-        for place, model in enumerate(together):
-            record = _record(plan, subject, whole, place, model, baseline, target, ran, gathered)
-            records.append(_judged(plan, record, model, leaks[place], train_accuracy, subject))
-            if output is not None:
-                path = output / file_name(Path(model.file.path), target.name)
-                write_atomic(path, to_json(records[-1]).encode("utf-8"))
+    for together, journal in zip(passes, journals, strict=True):
+        records += _evaluated(job, together, journal)
     for journal in journals:
-        journal.remove()
+        if journal is not None:
+            journal.remove()
     return tuple(records)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for every model."""
+
+    plan: Plan
+    subject: Subject
+    baseline: Classifier
+    target: Target
+    output: Path | None
+    progress: Progress
+    executor: Executor | None
+
+    @property
+    def there(self) -> bool:
+        """Whether the models are run as on a board, which this machine may be."""
+        return _is_there(self.plan, self.target)
+
+
+def _evaluated(job: _Job, models: tuple[Classifier, ...], journal: Journal | None) -> Iterator[EvaluationRecord]:
+    """Judge models that see the images together; yield their records, which are written where there is a folder."""
+    plan, subject, progress = job.plan, job.subject, job.progress
+    gathered = _Gathered(subject, plan.max_unreadable, progress)
+    progress.stage("judge the images", len(subject.dataset.examples), unit="images")
+    for scored in () if journal is None else journal.found():
+        gathered.add(scored)
+    try:
+        ran = _run(job, models, gathered, journal)
+    except KeyboardInterrupt:
+        if journal is None:
+            raise
+        raise KeyboardInterrupt("what was judged so far is kept; go on with --resume") from None
+    whole = gathered.whole()
+    leaks = _leaks(job, whole, models)
+    train_accuracy = _train_accuracy(job)
+    progress.stage("make figures of it")
+    for place, model in enumerate(models):
+        made = record(
+            subject,
+            whole,
+            place,
+            model=model,
+            baseline=job.baseline,
+            target=job.target.name,
+            ran=ran,
+            timing=gathered.timing(whole),
+            seed=plan.seed,
+        )
+        made = judged(made, plan.gates, leaks=leaks[place], train_accuracy=train_accuracy)
+        if job.output is not None:
+            path = job.output / file_name(Path(model.file.path), job.target.name)
+            write_atomic(path, to_json(made).encode("utf-8"))
+        yield made
 
 
 # --- What is judged ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """The images, and the model's class of each."""
-
-    dataset: Dataset
-    map: ClassMap | None
-    labels: tuple[int, ...]
-    names: tuple[str, ...]
-    allowed: tuple[int, ...] | None
-    matched_by: str
-    notes: tuple[str, ...]
+def _is_there(plan: Plan, target: Target) -> bool:
+    return target.name != LOCAL.name or plan.delegate != "auto"
 
 
 def _check_model(model: Classifier, baseline: Classifier, *, there: bool) -> None:
@@ -211,7 +215,7 @@ def _check_model(model: Classifier, baseline: Classifier, *, there: bool) -> Non
         raise ModelError(f"the baseline {baseline.file.path} is compiled for the Edge TPU: give the float model")
 
 
-def _subject(plan: Plan, dataset: Dataset, models: Sequence[Classifier], baseline: Classifier) -> _Subject:
+def _subject(plan: Plan, dataset: Dataset, models: Sequence[Classifier], baseline: Classifier) -> Subject:
     said = next((one.labels for one in (*models, baseline) if one.labels is not None), None)
     if plan.labels is not None:
         said = labels.read_labels(plan.labels)
@@ -219,19 +223,16 @@ def _subject(plan: Plan, dataset: Dataset, models: Sequence[Classifier], baselin
     if dataset.kind == "unlabelled":
         if plan.restrict:
             raise InputError("--restrict counts only classes that have an image, but these images have no labels")
-        return _Subject(dataset, None, (-1,) * len(dataset.examples), found.names, None, found.how, found.notes)
+        return Subject(dataset, None, (-1,) * len(dataset.examples), found.names, None, found.how, found.notes)
     # Where nobody names the model's classes, tables have the names of the folders.
     names = found.names or (dataset.names if found.how == "sorted order" else ())
     each = tuple(found.indices[example.label] if example.label >= 0 else -1 for example in dataset.examples)
     allowed = tuple(sorted({label for label in each if label >= 0})) if plan.restrict else None
-    return _Subject(dataset, found, each, names, allowed, found.how, found.notes)
+    return Subject(dataset, found, each, names, allowed, found.how, found.notes)
 
 
-def _tasks(
-    plan: Plan, subject: _Subject, baseline: Classifier, models: tuple[Classifier, ...], *, there: bool
-) -> list[Task]:
-    if plan.batch < 1:
-        raise InputError(f"--batch {plan.batch}: take 1 image or more at a time")
+def _tasks(job: _Job, models: tuple[Classifier, ...]) -> list[Task]:
+    plan, subject = job.plan, job.subject
     # What only an Edge TPU can run is not run here beside the board.
     here = tuple(model for model in models if not model.edge_tpu)
     marked = plan.train is not None or any(_calibrated(model) for model in models)
@@ -241,15 +242,22 @@ def _tasks(
             start=start,
             examples=examples[start : start + plan.batch],
             labels=subject.labels[start : start + plan.batch],
-            baseline=baseline,
+            baseline=job.baseline,
             models=here,
             threads=plan.threads or 1,
             allowed=subject.allowed,
             fingerprints=marked,
-            board=models[0] if there else None,
+            board=models[0] if job.there else None,
         )
         for start in range(0, len(examples), plan.batch)
     ]
+
+
+def _journal(job: _Job, tasks: Sequence[Task], models: tuple[Classifier, ...], *, resume: bool) -> Journal | None:
+    if job.output is None:
+        return None
+    name = Path(file_name(Path(models[0].file.path), job.target.name)).stem
+    return Journal(job.output, name, _identity(tasks, job.target), resume=resume)
 
 
 def _calibrated(model: Classifier) -> bool:
@@ -274,18 +282,10 @@ def _identity(tasks: Sequence[Task], target: Target) -> str:
 # --- Running it -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Ran:
-    """What ran the model."""
-
-    device: Device
-    runtime: Runtime
-
-
 class _Gathered:
     """Batches that are done, the time they took, and an end to it where too many images cannot be read."""
 
-    def __init__(self, subject: _Subject, max_unreadable: float, progress: Progress) -> None:
+    def __init__(self, subject: Subject, max_unreadable: float, progress: Progress) -> None:
         self.parts: dict[int, Scored] = {}
         self.crew = Crew(1)
         self.seen = 0
@@ -302,6 +302,8 @@ class _Gathered:
         self.parts[scored.start] = replace(scored, raw=None)
         self.seen += len(scored.positions) + len(scored.unreadable)
         self._unreadable += scored.unreadable
+        for _ in range(len(scored.positions) + len(scored.unreadable)):
+            self._progress.tick()
         self._check(self._limit * len(self._subject.dataset.examples))
 
     def fresh(self, scored: Scored, crew: Crew) -> None:
@@ -310,8 +312,6 @@ class _Gathered:
         self._fresh += len(scored.positions)
         if self._first is None and len(self.parts) >= crew.workers:
             self._first = self._end, self._fresh  # before, workers were starting and loading
-        for _ in range(len(scored.positions) + len(scored.unreadable)):
-            self._progress.tick()
         self.add(scored)
 
     def whole(self) -> Scored:
@@ -367,11 +367,21 @@ class _Gathered:
         )
 
 
-def _here(runs: Runs, gathered: _Gathered, keep: Callable[[Scored], None] | None) -> None:
-    for scored, crew in runs:
-        if keep is not None:
-            keep(scored)
+def _run(job: _Job, models: tuple[Classifier, ...], gathered: _Gathered, journal: Journal | None) -> Ran:
+    """Run everything that is not gathered yet; return what ran the models."""
+
+    def take(scored: Scored, crew: Crew) -> None:
+        if journal is not None:
+            journal.keep(scored)
         gathered.fresh(scored, crew)
+
+    left = [task for task in _tasks(job, models) if task.start not in gathered.parts]
+    runs = _runs(job.plan, left, job.executor)
+    if job.there:
+        return Ran(*profile.wait(board.run_on(job.target, models[0], runs, left, take, delegate=job.plan.delegate)))
+    for scored, crew in runs:
+        take(scored, crew)
+    return Ran(this_device(), runtime.runtime())
 
 
 def _runs(plan: Plan, tasks: Sequence[Task], executor: Executor | None) -> Runs:
@@ -384,136 +394,45 @@ def _runs(plan: Plan, tasks: Sequence[Task], executor: Executor | None) -> Runs:
     return workers.run_here(tasks, workers=plan.workers, threads=plan.threads)
 
 
-async def _on_board(
-    plan: Plan,
-    target: Target,
-    model: Classifier,
-    runs: Runs,
-    tasks: Sequence[Task],
-    gathered: _Gathered,
-    keep: Callable[[Scored], None] | None,
-) -> _Ran:
-    """Run the model of every task on a board, on the pixels that are decoded here; two batches are on their way."""
-    table = stored_values(model)
-    async with score.scoring(target, Path(model.path), delegate=plan.delegate, table=table) as board:
-
-        async def there(scored: Scored) -> Scored:
-            if scored.raw is None or not len(scored.positions):
-                return scored
-            begin = time.perf_counter()
-            theirs = await board.scores(scored.raw.pixels)
-            return _with_board(scored, theirs, model, tasks, time.perf_counter() - begin)
-
-        waiting: list[tuple[asyncio.Task[Scored], Crew]] = []
-
-        async def finish() -> None:
-            done, crew = waiting.pop(0)
-            scored = await done
-            if keep is not None:
-                keep(scored)
-            gathered.fresh(scored, crew)
-
-        try:
-            async with aclosing(_in_thread(runs)) as arriving:
-                async for scored, crew in arriving:
-                    waiting.append((asyncio.ensure_future(there(scored)), crew))
-                    if len(waiting) > 1:
-                        await finish()
-            while waiting:
-                await finish()
-        finally:
-            for one, _ in waiting:
-                one.cancel()
-            await asyncio.gather(*(one for one, _ in waiting), return_exceptions=True)
-        return _Ran(board.device, board.runtime)
-
-
-async def _in_thread(runs: Runs) -> AsyncGenerator[tuple[Scored, Crew], None]:
-    """Wait for each result in a thread, so that the board is served meanwhile."""
-    end = object()
-    try:
-        while True:
-            waiting = asyncio.ensure_future(asyncio.to_thread(next, runs, end))
-            try:
-                item = await asyncio.shield(waiting)
-            except asyncio.CancelledError:
-                await asyncio.wait([waiting])  # the iterator must not be closed while the thread is in it
-                raise
-            if item is end:
-                return
-            yield item  # type: ignore[misc]
-    finally:
-        close = getattr(runs, "close", None)
-        if close is not None:
-            close()
-
-
-def _with_board(scored: Scored, theirs: Scores, model: Classifier, tasks: Sequence[Task], seconds: float) -> Scored:
-    """Put what the board said in the place of what the same file said here, and how they differ beside it."""
-    raw = scored.raw
-    if raw is None:
-        return scored
-    task = next(task for task in tasks if task.start == scored.start)
-    known = np.array([task.labels[position - task.start] for position in scored.positions], np.int32)
-    found, q = judge(theirs, known, model, task.allowed)
-    _, p = judge(raw.baseline, known, task.baseline, task.allowed)
-    kernels = np.full((len(known), 3), np.nan)
-    if raw.model is not None:
-        host = probabilities(raw.model, logits=model.logits)
-        board = probabilities(theirs, logits=model.logits)
-        kernels[:, 0] = raw.model.argmax(axis=1) == theirs.argmax(axis=1)
-        kernels[:, 1] = (raw.model == theirs).all(axis=1)
-        kernels[:, 2] = np.abs(host - board).max(axis=1)
-    return replace(
-        scored,
-        models=(found,),
-        divergences=(divergences(p, q),),
-        kernels=kernels,
-        seconds=(scored.seconds[0], scored.seconds[1], seconds),
-    )
-
-
 # --- Leaks and training images ----------------------------------------------------------------------------------------
 
 
-def _leaks(
-    plan: Plan, subject: _Subject, whole: Scored, baseline: Classifier, models: Sequence[Classifier], progress: Progress
-) -> list[tuple[Leak, ...]]:
+def _leaks(job: _Job, whole: Scored, models: Sequence[Classifier]) -> list[tuple[Leak, ...]]:
     """Return, for each model, the images that were seen before: in calibration, in training, or twice in this set."""
+    plan, subject = job.plan, job.subject
     examples = subject.dataset.examples
     keys = [examples[position].key for position in whole.positions]
     marks = whole.fingerprints or tuple(Fingerprint(digest, 0, b"") for digest in whole.digests)
     new = dict(zip(keys, marks, strict=True))
     common: tuple[Leak, ...] = audit.repeats(new)
     if plan.train is not None:
-        known = _fingerprints(images.find(plan.train, minimum_classes=1), plan, baseline, progress)
+        known = _fingerprints(job, images.find(plan.train, minimum_classes=1))
         common += audit.duplicates(known.known, new, "training")
     found = []
     for model in models:
         own: tuple[Leak, ...] = ()
         if model.calibration is not None and model.calibration.images:
             files = audit.calibration_files(model.calibration)
-            own = audit.against_calibration(model.calibration, new, _fingerprints(files, plan, baseline, progress))
+            own = audit.against_calibration(model.calibration, new, _fingerprints(job, files))
         found.append(common + own)
     return found
 
 
-def _fingerprints(
-    files: Sequence[images.ImageFile], plan: Plan, baseline: Classifier, progress: Progress
-) -> Fingerprints:
+def _fingerprints(job: _Job, files: Sequence[images.ImageFile]) -> Fingerprints:
     if not files:
         return Fingerprints()
-    progress.stage("look for images that were seen before", len(files))
-    wanted = baseline.preprocessing
-    with workers.pool(plan.workers or workers.cores()) as executor:
+    job.progress.stage("look for images that were seen before", len(files))
+    wanted = job.baseline.preprocessing
+    with workers.pool(job.plan.workers or workers.cores()) as executor:
         crop: images.Crop = "none" if wanted.crop == "none" else "center"
         return audit.fingerprints(
-            files, executor, height=wanted.height, width=wanted.width, crop=crop, progress=progress
+            files, executor, height=wanted.height, width=wanted.width, crop=crop, progress=job.progress
         )
 
 
-def _train_accuracy(plan: Plan, subject: _Subject, baseline: Classifier, progress: Progress) -> float | None:
+def _train_accuracy(job: _Job) -> float | None:
     """Return the baseline's top-1 on training images: as given, or measured on a sample of the folder."""
+    plan, subject, baseline, progress = job.plan, job.subject, job.baseline, job.progress
     if plan.train_accuracy is not None or plan.train is None or subject.map is None:
         return plan.train_accuracy
     dataset = open_dataset(plan.train)
@@ -542,128 +461,3 @@ def _train_accuracy(plan: Plan, subject: _Subject, baseline: Classifier, progres
         for _ in range(len(scored.positions) + len(scored.unreadable)):
             progress.tick()
     return right / count if count else None
-
-
-# --- Records ----------------------------------------------------------------------------------------------------------
-
-
-def _record(
-    plan: Plan,
-    subject: _Subject,
-    whole: Scored,
-    place: int,
-    model: Classifier,
-    baseline: Classifier,
-    target: Target,
-    ran: _Ran,
-    gathered: _Gathered,
-) -> EvaluationRecord:
-    known = np.array([subject.labels[position] for position in whole.positions], np.int32)
-    theirs, ours, apart = whole.models[place], whole.baseline, whole.divergences[place]
-    classes = baseline.classes
-    labelled = subject.map is not None
-    names = subject.names
-    return EvaluationRecord(
-        runtime=ran.runtime,
-        device=ran.device,
-        packages=whole.versions,
-        model=model.file,
-        baseline=baseline.file,
-        target=target.name,
-        data=_data(plan, subject, whole, known),
-        classes=classes,
-        names=names,
-        preprocessing=model.preprocessing,
-        baseline_preprocessing=baseline.preprocessing,
-        model_macs=model.macs,
-        baseline_macs=baseline.macs,
-        model_outputs=metrics.outputs(theirs, classes),
-        baseline_outputs=metrics.outputs(ours, classes),
-        model_metrics=metrics.metrics(known, theirs, classes) if labelled else None,
-        baseline_metrics=metrics.metrics(known, ours, classes) if labelled else None,
-        paired=paired(known, ours, theirs, apart, classes, seed=plan.seed),
-        by_class=by_class(known, ours, theirs, names, classes) if labelled else (),
-        confusion=metrics.cells(metrics.confusion(known, theirs.top1, classes)) if labelled else (),
-        baseline_confusion=metrics.cells(metrics.confusion(known, ours.top1, classes)) if labelled else (),
-        kernels=_kernels(whole, ran.runtime),
-        findings=(),
-        gates=(),
-        passed=True,
-        images=_images(subject, whole, known, ours, theirs, apart),
-        timing=gathered.timing(whole),
-    )
-
-
-def _judged(
-    plan: Plan,
-    record: EvaluationRecord,
-    model: Classifier,
-    leaks: Sequence[Leak],
-    train_accuracy: float | None,
-    subject: _Subject,
-) -> EvaluationRecord:
-    """Return a record with its gates judged and its pitfalls named."""
-    judged = gates.judge(plan.gates, record)
-    record = replace(record, gates=judged, passed=all(one.passed for one in judged))
-    suspicion = None
-    if record.baseline_metrics is not None:
-        matrix = np.zeros((record.classes, record.classes), np.int64)
-        for right, said, count in record.baseline_confusion:
-            matrix[right, said] = count
-        suspicion = labels.suspect(matrix)
-    return replace(
-        record, findings=findings.find(record, leaks=leaks, train_accuracy=train_accuracy, suspicion=suspicion)
-    )
-
-
-def _data(plan: Plan, subject: _Subject, whole: Scored, known: Integers) -> DataUse:
-    digest = hashlib.sha256()
-    for one, label in zip(whole.digests, known, strict=True):
-        digest.update(f"{one} {label}\n".encode())
-    examples = subject.dataset.examples
-    return DataUse(
-        kind=subject.dataset.kind,
-        path=str(plan.data),
-        images=len(whole.positions),
-        classes=len({int(label) for label in known if label >= 0}),
-        sha256=digest.hexdigest(),
-        unreadable=tuple((examples[position].key, reason) for position, reason in whole.unreadable),
-        matched_by=subject.matched_by,
-        notes=subject.notes,
-    )
-
-
-def _kernels(whole: Scored, there: Runtime) -> Kernels | None:
-    if whole.kernels is None or np.isnan(whole.kernels).all():
-        return None
-    same, exact, apart = whole.kernels.T
-    return Kernels(
-        images=len(same),
-        agreement=float(same.mean()),
-        same_scores=float(exact.mean()),
-        max_difference=float(np.nanmax(apart)),
-        host=runtime.runtime(),
-        board=there,
-    )
-
-
-def _images(
-    subject: _Subject, whole: Scored, known: Integers, ours: Outcomes, theirs: Outcomes, apart: Divergences
-) -> ImageOutcomes:
-    examples = subject.dataset.examples
-
-    def rounded(values: Iterable[float]) -> tuple[float, ...]:
-        return tuple(-1.0 if np.isnan(value) else round(float(value), 6) for value in values)
-
-    return ImageOutcomes(
-        keys=tuple(examples[position].key for position in whole.positions),
-        sha256=tuple(digest[:DIGITS] for digest in whole.digests),
-        labels=tuple(known.tolist()),
-        baseline=tuple(ours.top1.tolist()),
-        model=tuple(theirs.top1.tolist()),
-        baseline_rank=tuple(ours.rank.tolist()),
-        model_rank=tuple(theirs.rank.tolist()),
-        baseline_confidence=rounded(ours.confidence),
-        model_confidence=rounded(theirs.confidence),
-        kl=rounded(apart.kl),
-    )
