@@ -9,7 +9,7 @@ import math
 
 from edgeeff.converters.inspect import Graph, Inspection, Operator, Tensor
 from edgeeff.latency import Operator as Work
-from edgeeff.latency import Workload, kind
+from edgeeff.latency import Workload, kind, taps
 
 _BYTES = {"float32": 4, "int32": 4, "int64": 8, "float16": 2, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 
@@ -34,10 +34,14 @@ def of_graph(graph: Graph | Inspection, name: str, family: str) -> Workload:
         given = [tensors[index] for index in dict.fromkeys(operator.inputs) if index >= 0]
         values = tuple(place(tensor) for tensor in given if not tensor.constant)
         constants = sum(tensor.size_bytes for tensor in given if tensor.constant)
-        kernel, channels = _filter(operator, given)
-        outputs = [place(tensors[index]) for index in operator.outputs]
-        work = kind(operator.name, kernel=kernel, channels=channels)
-        operators.append(Work(work, operator.macs, values, outputs[0], constants))
+        result = tensors[operator.outputs[0]]
+        (height, width), channels = _filter(operator, given)
+        table = 0
+        if len(result.shape) == len(given[0].shape) == 4:
+            stride = max(1, round(given[0].shape[2] / max(1, result.shape[2])))
+            table = taps(operator.name, math.prod(result.shape[:3]), (height, width), stride)
+        work = kind(operator.name, kernel=max(height, width), channels=channels)
+        operators.append(Work(work, operator.macs, values, place(result), constants, table))
     integer = any(
         operator.name in {"CONV_2D", "FULLY_CONNECTED"} and tensors[operator.inputs[0]].dtype == "int8"
         for operator in graph.operators
@@ -45,9 +49,9 @@ def of_graph(graph: Graph | Inspection, name: str, family: str) -> Workload:
     return Workload(name, family, "int8" if integer else "float32", tuple(operators), tuple(sizes))
 
 
-def _filter(operator: Operator, given: list[Tensor]) -> tuple[int, int]:
-    """Return the area and the input channels of a convolution's filter, [out, height, width, in]."""
-    if operator.name != "CONV_2D" or len(given) < 2 or len(given[1].shape) != 4:
-        return 1, 0
+def _filter(operator: Operator, given: list[Tensor]) -> tuple[tuple[int, int], int]:
+    """Return height, width and input channels of a convolution's filter, [out, height, width, in]."""
+    if operator.name not in {"CONV_2D", "DEPTHWISE_CONV_2D"} or len(given) < 2 or len(given[1].shape) != 4:
+        return (1, 1), 0
     _, height, width, channels = given[1].shape
-    return height * width, channels
+    return (height, width), channels

@@ -36,9 +36,9 @@ Kind = Literal["product", "image", "depthwise", "sigmoid", "move"]
 """What an operator's time is made of: matrix products, the convolution that reads the image's three channels, depthwise
 convolutions, logistic functions, and everything that moves values and computes little."""
 
-MISFIT = 0.035
+MISFIT = 0.03
 """Relative error that is left when all costs are known: what kernels do with odd shapes is not modelled. Fits of all
-costs to 23 networks on an x86-64 CPU leave 0.02, to the 52 float and 42 int8 rows of a Raspberry Pi 4 0.06 and 0.03."""
+costs to 23 networks on an x86-64 CPU leave 0.02, to the 49 float and 45 int8 rows of a Raspberry Pi 4 0.06 and 0.03."""
 FOREIGN = 0.2
 """The same for a network of another family than the one asked for: these err together, so many do not count as many."""
 OFFSET = 0.1
@@ -57,13 +57,18 @@ INT8_GAIN = MappingProxyType({None: 3.0, False: 2.4, True: 5.0})
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator; `inputs` and `output` are indices into the sizes of its workload, constants are `weight_bytes`."""
+    """One operator; `inputs` and `output` are indices into the sizes of its workload, constants are `weight_bytes`.
+
+    `taps` counts what a convolution's table of input pixels points to, one for each output pixel and weight position; a
+    depthwise one shares columns between neighbours.
+    """
 
     kind: Kind
     macs: int
     inputs: tuple[int, ...]
     output: int
     weight_bytes: int = 0
+    taps: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,14 +97,27 @@ class Workload:
 
     @property
     def activation_bytes(self) -> int:
-        """The most bytes of values that are needed at once, while operators run in their order."""
+        """The most bytes of values that are needed at once, while operators run in their order.
+
+        The image stays where the caller put it. What computes value by value writes over an input of the same size that
+        nobody reads afterwards.
+        """
         last = {index: position for position, item in enumerate(self.operators) for index in item.inputs}
-        live, most = {0}, self.sizes[0]
+        live: dict[int, int] = {}
+        most = 0
         for position, operator in enumerate(self.operators):
-            live.add(operator.output)
-            most = max(most, sum(self.sizes[index] for index in live))
-            live -= {index for index in live if last.get(index, len(self.operators)) <= position}
-        return most
+            size = self.sizes[operator.output]
+            ended = {index for index in operator.inputs if index != 0 and last[index] == position}
+            if operator.kind in {"sigmoid", "move"}:
+                replaced = next((index for index in ended if self.sizes[index] == size), None)
+                if replaced is not None:
+                    del live[replaced]
+                    ended.remove(replaced)
+            live[operator.output] = size
+            most = max(most, sum(live.values()))
+            for index in ended:
+                del live[index]
+        return self.sizes[0] + most
 
 
 @dataclass(frozen=True)
@@ -112,14 +130,16 @@ class Ratio:
 
 # The middles are round numbers between two devices that have little in common: a Raspberry Pi 4 (four Cortex-A72
 # threads, NEON, 1 MiB of cache; from the MobileNets of MLPerf Inference v1.1) and an x86-64 core with 512-bit vectors
-# and a large cache. The spreads reach both. A depthwise MAC loads its own operands, which a matrix product shares among
-# many; a byte that misses the last cache costs what memory does (10 GB/s for one core that does 80 G float MACs).
+# and a large cache. The spreads reach both, and a factor of 2 in any middle but the last one's hardly matters after two
+# measurements. A depthwise MAC loads its own operands, which a matrix product shares among many; a byte that misses the
+# last cache costs what memory does (10 GB/s for one core that does 80 G float MACs). That of the product itself is the
+# balance of a device between computing and everything else: the others follow it together.
 COSTS: Mapping[str, Mapping[str, Ratio]] = MappingProxyType(
     {
         "float32": MappingProxyType(
             {
-                "product": Ratio(1.0, 0.01),  # MACs: the unit itself
-                "depthwise": Ratio(4.0, 0.7),  # MACs
+                "product": Ratio(1.0, 0.6),  # MACs
+                "depthwise": Ratio(3.0, 0.7),  # MACs
                 "image": Ratio(3.0, 1.2),  # MACs
                 "traffic": Ratio(1.5, 0.7),  # bytes that operators read and write
                 "sigmoid": Ratio(2.0, 0.6),  # bytes written
@@ -130,8 +150,8 @@ COSTS: Mapping[str, Mapping[str, Ratio]] = MappingProxyType(
         ),
         "int8": MappingProxyType(
             {
-                "product": Ratio(1.0, 0.01),
-                "depthwise": Ratio(14.0, 0.7),
+                "product": Ratio(1.0, 0.6),
+                "depthwise": Ratio(10.0, 0.7),
                 "image": Ratio(2.0, 1.2),
                 "traffic": Ratio(14.0, 0.7),
                 "sigmoid": Ratio(25.0, 0.6),
@@ -144,6 +164,10 @@ COSTS: Mapping[str, Mapping[str, Ratio]] = MappingProxyType(
 )
 SCHEMES = MappingProxyType({"float32": "float32", "float16": "float32", "weight-only": "float32", "int8": "int8"})
 """What a scheme computes in, where the model knows it."""
+POINTER_BYTES = 8
+"""Of a 64-bit system."""
+RUNTIME_BYTES = 1_500_000
+"""What LiteRT 2.3 takes besides for an EfficientNet, whichever: 0.5 to 3 MB were seen."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +210,7 @@ class Model:
     fitted: tuple[str, ...]
     """Names of the networks that it was fitted on."""
     point: Vector = field(repr=False)
-    """Logarithms: seconds per MAC, then each cost's deviation from its prior ratio."""
+    """Logarithms: the unit in seconds, then each cost's deviation from its prior ratio."""
     covariance: Vector = field(repr=False)
 
     @property
@@ -297,9 +321,11 @@ def last_cache(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int
 def peak_memory(workload: Workload) -> int:
     """Return the bytes that loading a network and running it takes, beside the runtime itself and the file.
 
-    These are the weights once more, as XNNPACK repacks them, and the values that are needed at once.
+    These are the weights once more, as XNNPACK repacks them, the values that are needed at once, and pointers to the
+    pixels that convolutions read.
     """
-    return workload.weight_bytes + workload.activation_bytes
+    pointers = sum(operator.taps for operator in workload.operators) * POINTER_BYTES
+    return workload.weight_bytes + workload.activation_bytes + pointers + RUNTIME_BYTES
 
 
 # The sum
@@ -326,8 +352,9 @@ def _amounts(workload: Workload, cache_bytes: int | None) -> dict[str, float]:
         amounts["weights"] += operator.weight_bytes
         amounts["call"] += 1
         if cache_bytes is not None:
-            # What the cache holds of it is there when the next operator reads it; the rest comes from memory.
-            amounts["spill"] += moved * max(0.0, 1 - cache_bytes / (moved + operator.weight_bytes))
+            # One pass over more than a cache holds finds nothing of it there in the next pass: what is least recently
+            # used went first.
+            amounts["spill"] += moved * (moved + operator.weight_bytes > cache_bytes)
     return amounts
 
 
@@ -369,8 +396,19 @@ def _check_scheme(workload: Workload, scheme: str) -> None:
 # Networks
 
 
+def taps(name: str, positions: int, kernel: tuple[int, int], stride: int) -> int:
+    """Return how many pixels the table of a convolution points to: XNNPACK's indirection buffer.
+
+    `positions` are its output pixels; `kernel` is height and width.
+    """
+    height, width = kernel
+    if height * width == 1 or name not in {"CONV_2D", "DEPTHWISE_CONV_2D"}:
+        return 0
+    return positions * height * (width if name == "CONV_2D" else min(stride, width))
+
+
 def kind(name: str, *, kernel: int = 1, channels: int = 0) -> Kind:
-    """Return the kind of an operator by TFLite's name, its kernel's area and its input channels."""
+    """Return the kind of an operator by TFLite's name, its kernel's height and its input channels."""
     if name == "CONV_2D":
         return "image" if kernel > 1 and channels <= 4 else "product"
     if name == "FULLY_CONNECTED":
@@ -387,7 +425,7 @@ def network_workload(network: Network, scheme: str, *, classes: int = 1000, reso
     """
     if scheme not in SCHEMES:
         raise InputError(f"no latency is predicted for '{scheme}', only for {', '.join(SCHEMES)}: measure it instead")
-    writer = _Writer(SCHEMES[scheme], network.resolution if resolution is None else resolution)
+    writer = Writer(SCHEMES[scheme], network.resolution if resolution is None else resolution)
     writer.preprocess()
     writer.convolve(network.stem_channels, 3, 2)
     writer.activate(network.activation)
@@ -397,16 +435,10 @@ def network_workload(network: Network, scheme: str, *, classes: int = 1000, reso
     writer.activate(network.activation)
     writer.pool()
     writer.connect(classes)
-    return Workload(
-        network.name,
-        "b" if network.family == "phi" else network.family,
-        SCHEMES[scheme],
-        tuple(writer.operators),
-        tuple(writer.sizes),
-    )
+    return writer.finish(network.name, "b" if network.family == "phi" else network.family)
 
 
-def _write_block(writer: _Writer, block: Block, activation: str) -> None:
+def _write_block(writer: Writer, block: Block, activation: str) -> None:
     start = writer.current
     if block.kind == "mbconv":
         if block.expand_ratio != 1:
@@ -430,10 +462,14 @@ def _write_block(writer: _Writer, block: Block, activation: str) -> None:
         writer.add("ADD", (writer.current, start), writer.side, writer.channels)
 
 
-class _Writer:
-    """Writes operators one after the other; `side`, `channels` and `current` are those of the last value."""
+class Writer:
+    """Writes a workload, one operator after the other, for square images of `side` pixels.
+
+    `side`, `channels` and `current`, its index, are those of the last value.
+    """
 
     def __init__(self, scheme: str, side: int) -> None:
+        self.scheme = scheme
         self.item = 1 if scheme == "int8" else 4
         self.side, self.channels, self.current = side, 3, 0
         self.sizes = [side * side * 3 * self.item]
@@ -450,14 +486,26 @@ class _Writer:
         weights: int = 0,
         biases: int = 0,
         kernel: int = 1,
+        stride: int = 1,
         item: int | None = None,
     ) -> None:
+        """Write one operator by TFLite's name; `side` and `channels` are its output's, `weights` and `biases` counts.
+
+        `kernel` is the side of its filter, and `item` the bytes of an output value where they are not the scheme's.
+        """
         self.sizes.append(side * side * channels * (item or self.item))
         output = len(self.sizes) - 1
         # Biases have four bytes in every scheme.
         weight_bytes = weights * self.item + biases * 4
         self.operators.append(
-            Operator(kind(name, kernel=kernel, channels=self.channels), macs, inputs, output, weight_bytes)
+            Operator(
+                kind(name, kernel=kernel, channels=self.channels),
+                macs,
+                inputs,
+                output,
+                weight_bytes,
+                taps(name, side * side, (kernel, kernel), stride),
+            )
         )
         self.side, self.channels, self.current = side, channels, output
 
@@ -471,6 +519,7 @@ class _Writer:
         self.add("RESHAPE", (self.current,), side, 3, weights=16 // self.item)
 
     def convolve(self, channels: int, kernel: int = 1, stride: int = 1, *, padded: bool = False) -> None:
+        """Convolve with SAME padding, or with none where the value is `padded` already."""
         side = (self.side - kernel) // stride + 1 if padded else -(-self.side // stride)
         weights = kernel**2 * self.channels * channels
         self.add(
@@ -481,10 +530,12 @@ class _Writer:
             macs=side * side * weights,
             weights=weights,
             biases=channels,
-            kernel=kernel**2,
+            kernel=kernel,
+            stride=stride,
         )
 
     def filter(self, kernel: int, stride: int) -> None:
+        """Convolve every channel by itself."""
         side, weights = -(-self.side // stride), kernel**2 * self.channels
         self.add(
             "DEPTHWISE_CONV_2D",
@@ -494,6 +545,8 @@ class _Writer:
             macs=side * side * weights,
             weights=weights,
             biases=self.channels,
+            kernel=kernel,
+            stride=stride,
         )
 
     def activate(self, activation: str) -> None:
@@ -504,6 +557,7 @@ class _Writer:
             self.add("MUL", (value, self.current), self.side, self.channels)
 
     def excite(self, squeezed: int, activation: str) -> None:
+        """Squeeze and excite."""
         value, side, wide = self.current, self.side, self.channels
         self.add("MEAN", (value,), 1, wide, weights=8 // self.item)
         self.convolve(squeezed)
@@ -513,14 +567,21 @@ class _Writer:
         self.add("MUL", (value, self.current), side, wide)
 
     def pad(self, border: int) -> None:
+        """Pad all four sides."""
         self.add("PAD", (self.current,), self.side + 2 * border, self.channels, weights=32 // self.item)
 
     def pool(self) -> None:
+        """Average over all pixels."""
         self.add("MEAN", (self.current,), 1, self.channels, weights=8 // self.item)
 
     def connect(self, classes: int) -> None:
+        """Score the classes, in float: a dense layer and softmax."""
         weights = self.channels * classes
         self.add("FULLY_CONNECTED", (self.current,), 1, classes, macs=weights, weights=weights, biases=classes)
         if self.item == 1:
             self.add("DEQUANTIZE", (self.current,), 1, classes, item=4)
         self.add("SOFTMAX", (self.current,), 1, classes, item=4)
+
+    def finish(self, name: str, family: str) -> Workload:
+        """Return what was written."""
+        return Workload(name, family, self.scheme, tuple(self.operators), tuple(self.sizes))
