@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,14 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"needs the image folders in {folder}/data; set EDGEEFF_SHARED to where they are")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Baselines that are converted once are kept here, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEEFF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
