@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +145,7 @@ def score(task: Task) -> Scored:
         divergences=tuple(divergences(first[1], theirs) for _, theirs in others),
         fingerprints=tuple(marks),
         seconds=(decoded - begin, compared - decoded, judged - compared),
-        versions=versions(*PACKAGES),
+        versions=_versions(),
         raw=None if task.board is None else _raw(task.board, seen[-1], rows),
     )
 
@@ -163,6 +164,11 @@ def judge(
     top1 = np.where(found.top1 >= 0, classes[found.top1], -1)
     judged = Outcomes(top1, found.rank, found.confidence, found.tied, found.tied5, found.finite)
     return judged, probabilities(kept, logits=model.logits)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return versions(*PACKAGES)
 
 
 def _decode(data: bytes, name: str, classifiers: Sequence[Classifier]) -> list[npt.NDArray[np.uint8]]:

@@ -80,7 +80,7 @@ def listing(path: Path, paths: list[Path], count: int) -> list[Path]:
     links.mkdir()
     for number, file in enumerate(files):
         (links / f"{number:06}.jpg").symlink_to(file.resolve())
-    lines = [f"{path.stem}/{number:06}.jpg,{number % 1000}" for number in range(count)]
+    lines = [f"{path.stem}/{number:06}.jpg,{number % 5}" for number in range(count)]
     path.write_text("\n".join(["file,label", *lines]) + "\n")
     return files
 
@@ -132,10 +132,11 @@ def plain(model: Path, baseline: Path, files: list[Path], cores: int) -> float:
     interpreters = [Interpreter(str(path), num_threads=cores) for path in (baseline, model)]
     for interpreter in interpreters:
         interpreter.allocate_tensors()
+    _, height, width, _ = interpreters[0].get_input_details()[0]["shape"]
     begin = time.perf_counter()
     for file in files:
         with Image.open(file) as opened:
-            pixels = np.asarray(opened.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC))[np.newaxis]
+            pixels = np.asarray(opened.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))[np.newaxis]
         for interpreter in interpreters:
             detail = interpreter.get_input_details()[0]
             interpreter.set_tensor(detail["index"], pixels.astype(detail["dtype"]))
