@@ -41,7 +41,8 @@ def of_graph(graph: Graph | Inspection, name: str, family: str) -> Workload:
             stride = max(1, round(given[0].shape[2] / max(1, result.shape[2])))
             table = taps(operator.name, math.prod(result.shape[:3]), (height, width), stride)
         work = kind(operator.name, kernel=max(height, width), channels=channels)
-        operators.append(Work(work, operator.macs, values, place(result), constants, table))
+        depth = result.shape[-1] if operator.macs else 0
+        operators.append(Work(work, operator.macs, values, place(result), constants, table, depth))
     integer = any(
         operator.name in {"CONV_2D", "FULLY_CONNECTED"} and tensors[operator.inputs[0]].dtype == "int8"
         for operator in graph.operators

@@ -60,7 +60,7 @@ class Operator:
     """One operator; `inputs` and `output` are indices into the sizes of its workload, constants are `weight_bytes`.
 
     `taps` counts what a convolution's table of input pixels points to, one for each output pixel and weight position; a
-    depthwise one shares columns between neighbours.
+    depthwise one shares columns between neighbours. `channels` are the output's of what has weights.
     """
 
     kind: Kind
@@ -69,6 +69,7 @@ class Operator:
     output: int
     weight_bytes: int = 0
     taps: int = 0
+    channels: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,10 @@ COSTS: Mapping[str, Mapping[str, Ratio]] = MappingProxyType(
 )
 SCHEMES = MappingProxyType({"float32": "float32", "float16": "float32", "weight-only": "float32", "int8": "int8"})
 """What a scheme computes in, where the model knows it."""
+SCALE_BYTES = 12
+"""A scale (float32) and a zero point (int64)."""
+FILE_BYTES = 75_000
+"""Names of tensors and labels; 45 kB for the smallest network that was seen, 0.3 MB for the largest."""
 POINTER_BYTES = 8
 """Of a 64-bit system."""
 RUNTIME_BYTES = 1_500_000
@@ -326,6 +331,15 @@ def peak_memory(workload: Workload) -> int:
     """
     pointers = sum(operator.taps for operator in workload.operators) * POINTER_BYTES
     return workload.weight_bytes + workload.activation_bytes + pointers + RUNTIME_BYTES
+
+
+def file_bytes(workload: Workload) -> int:
+    """Return about how large a network's .tflite file is.
+
+    Weights, and in int8 a scale and a zero point for every channel's weights and for its bias.
+    """
+    channels = sum(operator.channels for operator in workload.operators) if workload.scheme == "int8" else 0
+    return workload.weight_bytes + channels * 2 * SCALE_BYTES + FILE_BYTES
 
 
 # The sum
@@ -505,6 +519,7 @@ class Writer:
                 output,
                 weight_bytes,
                 taps(name, side * side, (kernel, kernel), stride),
+                biases,
             )
         )
         self.side, self.channels, self.current = side, channels, output

@@ -140,6 +140,19 @@ def test_working_memory_is_near_what_was_measured(name: str, scheme: str, model_
     assert latency.peak_memory(workload(name, scheme)) == pytest.approx(model_bytes, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "scheme", "size"),
+    [  # of files that `edgeeff convert` made
+        ("b0", "int8", 6_235_263),
+        ("b7", "float32", 264_773_839),
+        ("lite4", "int8", 14_627_167),
+        ("v2-b0", "int8", 8_452_575),
+    ],
+)
+def test_a_file_is_as_large_as_expected(name: str, scheme: str, size: int) -> None:
+    assert latency.file_bytes(workload(name, scheme)) == pytest.approx(size, rel=0.01)
+
+
 # Fits
 
 
