@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import edgeeff
 from edgeeff.errors import OutputError
 
 _REASONS = {
@@ -28,12 +29,20 @@ _REASONS = {
 }
 
 
-def check_writable(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there; raises OutputError where that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path} ({error.strerror}); choose another with --output") from error
+
+
+def check_writable(path: Path, *, option: str = "--output") -> None:
     """Refuse a place that cannot be written before any work is done for it.
 
     Raises OutputError when the folder is missing or closed, or when `path` is a folder or a device.
     """
-    with _told(path, "--output"):
+    with _told(path, option):
         temporary = _temporary(_target(path))
         temporary.touch(exist_ok=False)
         temporary.unlink()
@@ -79,6 +88,16 @@ def sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def cache_folder(kind: str) -> Path:
+    """Return the folder of what is made once and kept, in the user's cache; it need not exist.
+
+    EDGEEFF_CACHE names another one. What another version of edgeeff made is not in it.
+    """
+    own = os.environ.get("EDGEEFF_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeeff"
+    return base / kind / edgeeff.__version__
 
 
 def _target(path: Path) -> Path:
