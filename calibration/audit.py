@@ -126,7 +126,7 @@ def _fingerprint_files(paths: Sequence[Path], height: int, width: int, crop: Cro
     results: list[Fingerprint | str] = []
     for path in paths:
         try:
-            data = path.read_bytes()
+            data = images.read(path)
             results.append(fingerprint(data, images.decode(data, path, height, width, crop)))
         except CalibrationError as error:
             results.append(str(error))

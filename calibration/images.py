@@ -19,8 +19,10 @@ How a file becomes an array (`load`, and `decode` of its bytes), exactly:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import stat
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -145,6 +147,14 @@ def sample(files: Iterable[ImageFile], count: int, seed: int = 0) -> Sample:
     return Sample(tuple(file for _, _, file in turns[:count]), count, seed)
 
 
+def read(path: Path) -> bytes:
+    """Return the bytes of a file; raises OSError, also for a pipe or a device, which might be read for ever."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
+    return path.read_bytes()
+
+
 def load(path: Path | str, height: int, width: int, crop: Crop = "center") -> npt.NDArray[np.uint8]:
     """Decode one image to uint8 [height, width, 3], RGB, as the docstring of this module defines it.
 
@@ -152,7 +162,7 @@ def load(path: Path | str, height: int, width: int, crop: Crop = "center") -> np
     cannot be read, and what `decode` raises.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read(Path(path))
     except OSError as error:
         raise CalibrationError(f"cannot read the image {path} ({error}): replace it or take it away") from error
     return decode(data, path, height, width, crop)

@@ -35,7 +35,7 @@ from edgeeff.errors import (
     OutputError,
     TimeLimitError,
 )
-from edgeeff.files import write_atomic
+from edgeeff.files import make_folder, write_atomic
 from edgeeff.results import Device, ModelFile, ProfileRecord, Runtime, this_device, to_json
 
 START_LIMIT_S = 180.0
@@ -228,7 +228,7 @@ async def measure_all(
     cases = _cases(plan)
     reach = connect or transports.connect
     if output is not None:
-        _folder(output)
+        make_folder(output)
     stores = {target.name: Partial(output, target.name, resume=resume) for target in targets if output is not None}
     limit = asyncio.Semaphore(at_once)
 
@@ -272,15 +272,6 @@ def _cases(plan: Plan) -> tuple[Case, ...]:
     if plan.image is not None and not plan.image.is_file():
         raise InputError(f"cannot read the image {plan.image}: there is no such file")
     return tuple(Case(model, threads) for model in models for threads in dict.fromkeys(plan.threads))
-
-
-def _folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make the folder {output} ({error.strerror}); choose another with --output"
-        ) from error
 
 
 async def _measure_on(

@@ -179,7 +179,7 @@ def evaluate(
         seed=seed,
     )
     if junit is not None:
-        check_writable(junit)
+        check_writable(junit, option="--junit")
     board = targets.LOCAL if target is None else targets.find(target)
     with Bars() as bars:
         records = engine.evaluate(plan, target=board, output=output, resume=resume, progress=bars)

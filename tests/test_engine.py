@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +17,15 @@ import pytest
 from PIL import Image
 
 from edgeeff.converters.float_model import finish
-from edgeeff.errors import CalibrationError, DeviceError, InputError, ModelError, OutputError, UnreachableError
+from edgeeff.errors import (
+    CalibrationError,
+    DeviceError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    OutputError,
+    UnreachableError,
+)
 from edgeeff.evaluation import engine, scoring, workers
 from edgeeff.evaluation.engine import Plan, evaluate
 from edgeeff.evaluation.gates import Gates
@@ -227,7 +236,7 @@ def test_what_is_done_is_kept_and_gone_on_with(desk: Path, tmp_path: Path, monke
 
     original = scoring.score
     monkeypatch.setattr(workers, "score", watched)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
         judged(plan(desk, batch=10), output=tmp_path, progress=Ending(25))
     done = len(scored)
     assert [path.suffix for path in tmp_path.iterdir()] == [".jsonl"]
@@ -263,7 +272,7 @@ def test_few_unreadable_images_are_listed_many_refused(desk: Path, tmp_path: Pat
     rows = [f"{path},{NAMES.index(path.parent.name)}" for path in sorted((desk / "val").glob("*/*.png"))]
     (tmp_path / "torn.png").write_bytes((desk / "val").glob("*/*.png").__next__().read_bytes()[:60])
     (tmp_path / "set.csv").write_text("\n".join(["file,label", *rows, "torn.png,2"]) + "\n")
-    with pytest.raises(CalibrationError, match=r"1 of .* --max-unreadable:\n- torn\.png: cannot read"):
+    with pytest.raises(CalibrationError, match=r"1 of .* --max-unreadable:\n- cannot read the image torn\.png"):
         judged(plan(desk, data=tmp_path / "set.csv"))
     record = judged(plan(desk, data=tmp_path / "set.csv", max_unreadable=0.02))
     assert record.data.images == COUNT
@@ -292,13 +301,57 @@ def test_a_file_that_goes_on_the_way_is_unreadable(desk: Path, tmp_path: Path) -
     ("changes", "message"),
     [
         ({"models": ()}, "nothing to evaluate"),
-        ({"models": (Path("a/x.tflite"), Path("b/x.tflite"))}, "several models are called x.tflite"),
+        ({"models": (Path("a/x.tflite"), Path("b/x.tflite"))}, "the records of a/x.tflite, b/x.tflite would have"),
+        ({"models": (Path("x.tflite"), Path("x.lite"))}, "the records of x.tflite, x.lite would have the same name"),
         ({"workers": 2, "scheduler": "tcp://127.0.0.1:9"}, "give one of them"),
     ],
 )
 def test_plans_that_make_no_sense_are_refused(desk: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan(desk, **changes)
+
+
+def test_what_is_missing_is_named_with_the_extra_that_brings_it(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(MissingExtraError, match=r"flatbuffers, needed to evaluate, .*'edgeeff\[evaluate\]'"):
+        judged(plan(desk))
+
+
+def test_a_place_for_records_that_is_a_file_is_refused(desk: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match=r"cannot make the folder .*--output"):
+            judged(plan(desk), output=output)
+
+
+def test_pipes_are_not_waited_for(desk: Path, tmp_path: Path) -> None:
+    for path in sorted((desk / "val").glob("*/*.png")):
+        (tmp_path / "val" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "val" / path.parent.name / path.name).symlink_to(path)
+    os.mkfifo(tmp_path / "val" / "class0" / "pipe.png")
+    record = judged(plan(desk, data=tmp_path / "val", max_unreadable=0.05))
+    assert [name for name, _ in record.data.unreadable] == ["class0/pipe.png"]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CalibrationError, match="pipe is a pipe or a device"):
+        judged(plan(desk, data=tmp_path / "pipe"))
+    with pytest.raises(ModelError, match="pipe or a device"):
+        judged(plan(desk, models=(tmp_path / "pipe",)))
+
+
+def test_an_address_that_is_none_is_said_at_once(desk: Path) -> None:
+    with pytest.raises(InputError, match=r"--scheduler there is no address: write tcp://HOST:PORT"):
+        judged(plan(desk, scheduler="there"), executor=None)
+
+
+def test_a_batch_may_be_of_any_size(desk: Path, tmp_path: Path) -> None:
+    from edgeeff.converters.graph import Graph
+
+    graph = Graph((desk / "float.tflite").read_bytes())
+    for tensor in graph.model.subgraphs[0].tensors:
+        if tensor.shape is not None and len(tensor.shape) in {2, 4} and tensor.shape[0] == 1:
+            tensor.shapeSignature = np.array([-1, *tensor.shape[1:]], np.int32)
+    (tmp_path / "any.tflite").write_bytes(graph.content())
+    assert judged(plan(desk, models=(tmp_path / "any.tflite",))).paired.agreement == 1.0
 
 
 def test_models_of_other_classes_are_refused(desk: Path, tmp_path: Path) -> None:
@@ -331,7 +384,19 @@ def test_training_images_that_are_in_the_set_are_found(desk: Path, tmp_path: Pat
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes())
     record = judged(plan(desk, train=tmp_path, workers=1), executor=None)
-    assert any(finding.cause.startswith("leak") for finding in record.findings)
+    (leakage,) = (finding for finding in record.findings if finding.cause == "leakage")
+    assert leakage.serious and leakage.figures["train_exact"] == COUNT / 10
+    assert "6 among the training images (6 the same bytes, 0 nearly the same)" in leakage.text
+
+
+def test_training_images_that_cannot_be_used_are_said_before_any_work(desk: Path, tmp_path: Path) -> None:
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant" / "a.png").write_bytes(b"")
+    for folder, message in ((tmp_path / "missing", "there is no folder"), (tmp_path, "'ant'")):
+        progress = Ending(1)
+        with pytest.raises(InputError, match=message):
+            judged(plan(desk, train=folder), progress=progress)
+        assert progress.count == 0
 
 
 def test_trials_keep_every_image(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,3 +214,8 @@ def test_evaluations_of_different_images_are_said_to_be_so() -> None:
     unlabelled = compared(replace(COMPARISON, top1=None, by_class=()))
     assert "2,000 images that both saw, same best class on 95.1 %" in unlabelled
     assert "top-1" not in unlabelled
+
+
+def test_names_do_not_steer_the_terminal() -> None:
+    shown = printed(changed(HEALTHY, names=("\x1b[2J[red]", *HEALTHY.names[1:])))
+    assert "\x1b" not in shown

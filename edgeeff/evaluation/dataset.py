@@ -73,9 +73,9 @@ class Example:
     def read(self) -> bytes:
         """Return the bytes of the image file; raises CalibrationError when they cannot be read or end too early."""
         try:
+            if self.size is None:
+                return images.read(Path(self.path))
             with Path(self.path).open("rb") as file:
-                if self.size is None:
-                    return file.read()
                 file.seek(self.offset)
                 data = file.read(self.size)
         except OSError as error:
@@ -118,6 +118,8 @@ def open_dataset(path: Path) -> Dataset:
         if shards:
             return _tfrecords(path, shards)
         raise CalibrationError(f"there is no {path}: give a folder of images, a CSV, or TFRecords")
+    if not path.is_file():
+        raise CalibrationError(f"{path} is a pipe or a device: images are read several times, so give a file or folder")
     if path.suffix.lower() in {".csv", ".tsv", ".txt"}:
         return _csv(path)
     if path.suffix.lower() in images.EXTENSIONS:

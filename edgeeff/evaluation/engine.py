@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from importlib import util
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +24,22 @@ from edgeeff.converters import runtime
 from edgeeff.devices import profile
 from edgeeff.devices.profile import Delegate
 from edgeeff.devices.targets import LOCAL, Target
-from edgeeff.errors import CalibrationError, InputError, ModelError
+from edgeeff.errors import CalibrationError, InputError, MissingExtraError, ModelError
 from edgeeff.evaluation import board, gates, labels, workers
 from edgeeff.evaluation.board import Runs
 from edgeeff.evaluation.classifier import Classifier, open_baseline, open_classifier
-from edgeeff.evaluation.dataset import Dataset, open_dataset
+from edgeeff.evaluation.dataset import Dataset, Example, open_dataset
 from edgeeff.evaluation.gates import Gates
 from edgeeff.evaluation.journal import Journal
 from edgeeff.evaluation.outcomes import join
 from edgeeff.evaluation.record import Ran, Subject, judged, record
 from edgeeff.evaluation.scoring import PACKAGES, Scored, Task
 from edgeeff.evaluation.workers import Crew
-from edgeeff.files import check_writable, write_atomic
+from edgeeff.files import check_writable, make_folder, write_atomic
 from edgeeff.progress import Progress, Silent
 from edgeeff.results import EvaluationRecord, EvaluationTiming, Leak, this_device, to_json, versions
 
+PACKAGES_NEEDED = ("ai_edge_litert", "flatbuffers", "PIL")
 MAX_UNREADABLE = 0.01
 BATCH = 16
 NAMED = 5
@@ -76,9 +78,10 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.models:
             raise InputError("nothing to evaluate: give a .tflite file")
-        names = [model.name for model in self.models]
-        if twice := sorted(name for name, count in Counter(names).items() if count > 1):
-            raise InputError(f"several models are called {', '.join(twice)}: their records would have the same name")
+        names = [model.stem for model in self.models]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            called = ", ".join(str(model) for model in self.models if model.stem in twice)
+            raise InputError(f"the records of {called} would have the same name: evaluate them one by one")
         if self.batch < 1:
             raise InputError(f"--batch {self.batch}: take 1 image or more at a time")
         if self.scheduler is not None and self.workers is not None:
@@ -110,33 +113,55 @@ def evaluate(
     raised: it is in the record.
     """
     progress = progress or Silent()
+    for package in PACKAGES_NEEDED:
+        if util.find_spec(package) is None:
+            raise MissingExtraError(f"{package}, needed to evaluate,", "evaluate")
     progress.stage("read the models")
     _ = target.address  # raises where nobody said how to reach it
     models = [open_classifier(path, crop=plan.crop, input_range=plan.input_range) for path in plan.models]
+    # To convert a baseline takes the longest, so what is refused without it comes first.
+    progress.stage("find the images")
+    dataset = open_dataset(plan.data)
+    training = None if plan.train is None else (images.find(plan.train, minimum_classes=1), open_dataset(plan.train))
+    progress.stage("read the baseline")
     baseline = open_baseline(plan.baseline, progress, crop=plan.crop, input_range=plan.input_range)
     there = _is_there(plan, target)
     for model in models:
         _check_model(model, baseline, there=there)
-    progress.stage("find the images")
-    dataset = open_dataset(plan.data)
     subject = _subject(plan, dataset, models, baseline)
     supports = None if subject.map is None else dict(Counter(subject.labels))
     gates.check(plan.gates, names=subject.names, classes=baseline.classes, supports=supports)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         for path in plan.models:
             check_writable(output / file_name(path, target.name))
 
-    job = _Job(plan, subject, baseline, target, output, progress, executor)
+    seen = None if training is None else _training(*training, subject, baseline.classes)
+    job = _Job(plan, subject, baseline, seen, target, output, progress, executor)
     passes = [(model,) for model in models] if there else [tuple(models)]
     journals = [_journal(job, _tasks(job, together), together, resume=resume) for together in passes]
     records: list[EvaluationRecord] = []
-    for together, journal in zip(passes, journals, strict=True):
-        records += _evaluated(job, together, journal)
+    try:
+        for together, journal in zip(passes, journals, strict=True):
+            records += _evaluated(job, together, journal)
+    except KeyboardInterrupt:
+        if output is None:
+            raise
+        raise KeyboardInterrupt("what was judged so far is kept; go on with --resume") from None
     for journal in journals:
         if journal is not None:
             journal.remove()
     return tuple(records)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Images that the baseline was trained on."""
+
+    files: list[images.ImageFile]
+    examples: tuple[Example, ...]
+    indices: tuple[int, ...] | None
+    """The models' class of every class of theirs; None where these or the judged images have no labels."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +171,7 @@ class _Job:
     plan: Plan
     subject: Subject
     baseline: Classifier
+    training: _Training | None
     target: Target
     output: Path | None
     progress: Progress
@@ -164,12 +190,7 @@ def _evaluated(job: _Job, models: tuple[Classifier, ...], journal: Journal | Non
     progress.stage("judge the images", len(subject.dataset.examples), unit="images")
     for scored in () if journal is None else journal.found():
         gathered.add(scored)
-    try:
-        ran = _run(job, models, gathered, journal)
-    except KeyboardInterrupt:
-        if journal is None:
-            raise
-        raise KeyboardInterrupt("what was judged so far is kept; go on with --resume") from None
+    ran = _run(job, models, gathered, journal)
     whole = gathered.whole()
     leaks = _leaks(job, whole, models)
     train_accuracy = _train_accuracy(job)
@@ -229,6 +250,13 @@ def _subject(plan: Plan, dataset: Dataset, models: Sequence[Classifier], baselin
     each = tuple(found.indices[example.label] if example.label >= 0 else -1 for example in dataset.examples)
     allowed = tuple(sorted({label for label in each if label >= 0})) if plan.restrict else None
     return Subject(dataset, found, each, names, allowed, found.how, found.notes)
+
+
+def _training(files: list[images.ImageFile], dataset: Dataset, subject: Subject, classes: int) -> _Training:
+    indices = None
+    if subject.map is not None and dataset.kind != "unlabelled":
+        indices = labels.map_classes(dataset, classes, subject.names or None).indices
+    return _Training(files, dataset.examples, indices)
 
 
 def _tasks(job: _Job, models: tuple[Classifier, ...]) -> list[Task]:
@@ -341,8 +369,8 @@ class _Gathered:
         """Return where the time went, of what was judged now; images per second are those of workers that had begun."""
         seconds = self._end - self._begin
         since, before = self._first or (self._begin, 0)
-        if self._fresh <= before or self._end <= since:
-            since, before = self._begin, 0
+        if self._fresh < 2 * before or self._end <= since:
+            since, before = self._begin, 0  # too few after the first to tell how fast they are
         spent = self._end - since
         return EvaluationTiming(
             seconds=seconds,
@@ -358,12 +386,12 @@ class _Gathered:
         count = len(self._unreadable)
         if count <= limit:
             return
-        examples = self._subject.dataset.examples
-        listed = "".join(f"\n- {examples[position].key}: {reason}" for position, reason in self._unreadable[:NAMED])
+        images_in_all = len(self._subject.dataset.examples)
+        listed = "".join(f"\n- {reason}" for _, reason in self._unreadable[:NAMED])
         more = f"\n- and {count - NAMED} more" if count > NAMED else ""
         raise CalibrationError(
             f"{count} of the {self.seen} images that were read so far cannot be used, more than {self._limit:.3g} of "
-            f"all {len(examples)}; replace them, or allow more with --max-unreadable:{listed}{more}"
+            f"all {images_in_all}; replace them, or allow more with --max-unreadable:{listed}{more}"
         )
 
 
@@ -399,15 +427,15 @@ def _runs(plan: Plan, tasks: Sequence[Task], executor: Executor | None) -> Runs:
 
 def _leaks(job: _Job, whole: Scored, models: Sequence[Classifier]) -> list[tuple[Leak, ...]]:
     """Return, for each model, the images that were seen before: in calibration, in training, or twice in this set."""
-    plan, subject = job.plan, job.subject
+    subject = job.subject
     examples = subject.dataset.examples
     keys = [examples[position].key for position in whole.positions]
     marks = whole.fingerprints or tuple(Fingerprint(digest, 0, b"") for digest in whole.digests)
     new = dict(zip(keys, marks, strict=True))
     common: tuple[Leak, ...] = audit.repeats(new)
-    if plan.train is not None:
-        known = _fingerprints(job, images.find(plan.train, minimum_classes=1))
-        common += audit.duplicates(known.known, new, "training")
+    if job.training is not None:
+        known = _fingerprints(job, job.training.files)
+        common += audit.duplicates(known.known, new, "train")
     found = []
     for model in models:
         own: tuple[Leak, ...] = ()
@@ -432,15 +460,11 @@ def _fingerprints(job: _Job, files: Sequence[images.ImageFile]) -> Fingerprints:
 
 def _train_accuracy(job: _Job) -> float | None:
     """Return the baseline's top-1 on training images: as given, or measured on a sample of the folder."""
-    plan, subject, baseline, progress = job.plan, job.subject, job.baseline, job.progress
-    if plan.train_accuracy is not None or plan.train is None or subject.map is None:
+    plan, training, progress = job.plan, job.training, job.progress
+    if plan.train_accuracy is not None or training is None or training.indices is None:
         return plan.train_accuracy
-    dataset = open_dataset(plan.train)
-    if dataset.kind == "unlabelled":
-        return None
-    found = labels.map_classes(dataset, baseline.classes, subject.names or None)
     order = sorted(
-        dataset.examples,
+        training.examples,
         key=lambda one: hashlib.sha256(f"{plan.seed}/{one.key}".encode("utf-8", "surrogateescape")).digest(),
     )[:TRAIN_SAMPLE]
     progress.stage("judge the baseline on training images", len(order), unit="images")
@@ -449,8 +473,8 @@ def _train_accuracy(job: _Job) -> float | None:
         Task(
             start=start,
             examples=tuple(order[start : start + plan.batch]),
-            labels=tuple(found.indices[one.label] for one in order[start : start + plan.batch]),
-            baseline=baseline,
+            labels=tuple(training.indices[one.label] for one in order[start : start + plan.batch]),
+            baseline=job.baseline,
             models=(),
         )
         for start in range(0, len(order), plan.batch)

@@ -26,8 +26,6 @@ SIGNIFICANT = 0.05
 
 def render(records: Sequence[EvaluationRecord], console: Console) -> None:
     """Print what became of every model: first side by side where there are several, then one after the other."""
-    from rich.markup import escape
-
     if not records:
         return
     if len(records) > 1:
@@ -36,36 +34,34 @@ def render(records: Sequence[EvaluationRecord], console: Console) -> None:
         if number:
             console.print()
         for line in _head(record):
-            console.print(escape(line), soft_wrap=True)
+            console.print(_shown(line), soft_wrap=True)
         console.print(_figures(record))
         for line in _change(record):
-            console.print(escape(line), soft_wrap=True)
+            console.print(_shown(line), soft_wrap=True)
         if worst := worst_classes(record):
             console.print(_classes(worst))
         for line in _ran(record):
-            console.print(escape(line), soft_wrap=True)
+            console.print(_shown(line), soft_wrap=True)
         for line in _findings(record):
             console.print(line, soft_wrap=True)
         for line in _gates(record):
             console.print(line, soft_wrap=True)
-    console.print(escape(_next(records)), soft_wrap=True)
+    console.print(_shown(_next(records)), soft_wrap=True)
 
 
 def render_comparison(comparison: EvaluationComparison, console: Console) -> None:
     """Print what the second evaluation's model gained or lost on the first one's."""
-    from rich.markup import escape
-
     for line in _compared(comparison):
-        console.print(escape(line), soft_wrap=True)
+        console.print(_shown(line), soft_wrap=True)
     classes = sorted(comparison.by_class, key=lambda pair: _order(pair[1]))
     changed = [(name, found) for name, found in classes if found.value != 0]
     if changed:
         table = _table("class", "recall, points", "95 % interval", "p (Holm)")
         for name, found in changed[:CLASSES]:
-            table.add_row(escape(name), _points(found.value), _interval(found), _p(found.p_adjusted))
+            table.add_row(_shown(name), _points(found.value), _interval(found), _p(found.p_adjusted))
         console.print(table)
     for warning in comparison.warnings:
-        console.print(f"[yellow]not alike:[/] {escape(warning)}", soft_wrap=True)
+        console.print(f"[yellow]not alike:[/] {_shown(warning)}", soft_wrap=True)
 
 
 def worst_classes(record: EvaluationRecord) -> list[ClassResult]:
@@ -90,15 +86,13 @@ def _table(*columns: str) -> Table:
 
 def _overview(records: Sequence[EvaluationRecord]) -> Table:
     """Return a row for each model: with three of them, columns side by side would not fit a terminal."""
-    from rich.markup import escape
-
     table = _table("model", "top-1 %", "points", "95 % interval", "agree %", "MB", "gates")
     for record in records:
         top1, metrics = record.paired.top1, record.model_metrics
         failed = sum(not gate.passed for gate in record.gates)
         gates = "" if not record.gates else "[green]yes[/]" if not failed else f"[bold red]{failed} no[/]"
         table.add_row(
-            escape(_name(record) if record.target == "local" else f"{_name(record)}, {record.target}"),
+            _shown(_name(record) if record.target == "local" else f"{_name(record)}, {record.target}"),
             "" if metrics is None else _percent(metrics.top1),
             "" if top1 is None else _points(top1.value),
             "" if top1 is None else _interval(top1),
@@ -142,13 +136,11 @@ def _accuracies(record: EvaluationRecord, ours: Metrics, theirs: Metrics) -> Ite
 
 
 def _classes(classes: Sequence[ClassResult]) -> Table:
-    from rich.markup import escape
-
     table = _table("recall of, %", "images", "baseline", "model", "points", "95 % interval", "p (Holm)")
     for one in classes:
         if one.recall is not None:
             table.add_row(
-                escape(one.name),
+                _shown(one.name),
                 f"{one.support:,}",
                 _percent(one.baseline.recall or 0.0),
                 _percent(one.model.recall or 0.0),
@@ -230,24 +222,20 @@ def _time(timing: EvaluationTiming, images: int) -> str:
         where = f"; decoding {decode} of the work, baseline {baseline}, model {model}"
     workers = f"{timing.workers} worker{'s' if timing.workers > 1 else ''}"
     threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
-    rate = f"{timing.images_per_s:.3g} images per s"
-    return f"{images:,} images in {timing.seconds:.1f} s, {rate} with {workers} of {threads}{where}"
+    rate = f"{timing.images_per_s:,.0f}" if timing.images_per_s >= 10 else f"{timing.images_per_s:.2g}"
+    return f"{images:,} images in {timing.seconds:.1f} s, {rate} images per s with {workers} of {threads}{where}"
 
 
 def _findings(record: EvaluationRecord) -> Iterator[str]:
-    from rich.markup import escape
-
     for finding in sorted(record.findings, key=lambda one: not one.serious):
         style = "bold red" if finding.serious else "yellow"
-        yield f"[{style}]{finding.cause}:[/] {escape(finding.text)}".replace("\n", "\n  ")
-        yield f"  -> {escape(finding.advice)}"
+        yield f"[{style}]{finding.cause}:[/] {_shown(finding.text)}".replace("\n", "\n  ")
+        yield f"  -> {_shown(finding.advice)}"
 
 
 def _gates(record: EvaluationRecord) -> Iterator[str]:
-    from rich.markup import escape
-
     for gate in record.gates:
-        yield f"[{'green' if gate.passed else 'bold red'}]gate[/] {escape(gate.text)}"
+        yield f"[{'green' if gate.passed else 'bold red'}]gate[/] {_shown(gate.text)}"
 
 
 def _next(records: Sequence[EvaluationRecord]) -> str:
@@ -299,6 +287,14 @@ def _is_significant(difference: Difference) -> bool:
 
 def _order(difference: Difference) -> tuple[bool, float]:
     return not _is_significant(difference), difference.value
+
+
+def _shown(text: str) -> str:
+    """Return text as it is put into markup: names of files and classes are anybody's, and may steer a terminal."""
+    from rich.markup import escape
+
+    plain = (one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
+    return escape("".join(plain))
 
 
 def _name(record: EvaluationRecord) -> str:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -98,6 +100,8 @@ def run_there(address: str, tasks: Iterable[Task]) -> Iterator[tuple[Scored, Cre
         from distributed.comm import CommClosedError
     except ImportError as error:
         raise MissingExtraError("Dask (distributed)", "cluster") from error
+    if re.fullmatch(r"[a-z]+://.+:[0-9]+", address) is None:
+        raise InputError(f"--scheduler {address} is no address: write tcp://HOST:PORT, as `dask scheduler` prints it")
     ours = versions(*PACKAGES)
     try:
         client = distributed.Client(address, timeout=CONNECT_LIMIT_S, set_as_default=False)
@@ -215,6 +219,8 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Memory that Pillow keeps, in blocks of 1 MiB: getting it from the system anew costs a tenth of decoding.
     os.environ.setdefault("PILLOW_BLOCKS_MAX", "64")
+    # What is too large to be decoded is said with the file's name; what is only large is decoded.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")
 
 
 def _crews(workers: int | None, threads: int | None) -> list[Crew]:
