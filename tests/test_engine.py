@@ -163,6 +163,13 @@ def test_what_a_file_does_not_say_is_told_by_an_option(desk: Path, tmp_path: Pat
     assert record.images.model_confidence[0] == pytest.approx(scores.max(), abs=1e-5)
 
 
+def test_the_range_that_is_given_is_for_the_files_that_can_take_it(desk: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare.tflite").write_bytes(tiny.classifier(preprocessing=()))
+    record = judged(plan(desk, models=(tmp_path / "bare.tflite",), input_range=(-1.0, 1.0)))
+    assert (record.preprocessing.source, record.baseline_preprocessing.source) == ("options", "layers")
+    assert record.baseline_preprocessing.std == (1.0, 1.0, 1.0)
+
+
 # --- However it is run ------------------------------------------------------------------------------------------------
 
 

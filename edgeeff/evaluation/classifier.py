@@ -6,8 +6,8 @@ models then run in the same runtime, and the difference between them is that of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,15 +19,17 @@ import numpy.typing as npt
 import edgeeff
 from edgeeff.converters import float_model, inspect, metadata, preprocessing
 from edgeeff.converters.graph import Graph
-from edgeeff.converters.trace import Request
+from edgeeff.converters.trace import Request, Traced
 from edgeeff.errors import ModelError, OutputError, RecordError
-from edgeeff.files import sha256, write_atomic
+from edgeeff.files import cache_folder, sha256, write_atomic
 from edgeeff.progress import Progress
 from edgeeff.results import CalibrationUse, ConversionRecord, ModelFile, Preprocessing, TensorContract, read_record
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 PIXELS = 256
 BYTES = ("uint8", "int8")
+ONE_IMAGE = (1, -1)
+"""Images at a time; -1 is any number, as TFLiteConverter leaves it, and one by default."""
 KNOWN_RANGES = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))
 """What networks are fed with, each for black and white."""
 RANGE_TOLERANCE = 0.1
@@ -67,6 +69,8 @@ def open_classifier(path: Path, *, crop: str = "center", input_range: tuple[floa
     Raises ModelError when it cannot be read, is no image classifier, or nothing says which values its input wants.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ModelError(f"cannot read the model {path}: it is a pipe or a device; give a file")
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
@@ -80,11 +84,11 @@ def open_classifier(path: Path, *, crop: str = "center", input_range: tuple[floa
             f"{path} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; a classifier has one of each"
         )
     source, sink = graph.tensors[graph.inputs[0]].contract(), graph.tensors[graph.outputs[0]].contract()
-    if len(source.shape) != 4 or source.shape[0] != 1 or source.shape[3] != 3 or -1 in source.shape:
+    if len(source.shape) != 4 or source.shape[0] not in ONE_IMAGE or source.shape[3] != 3 or -1 in source.shape[1:]:
         raise ModelError(
             f"{path} takes {list(source.shape)}; an image classifier for a device takes [1, height, width, 3]"
         )
-    if len(sink.shape) != 2 or sink.shape[0] != 1 or sink.shape[1] < 2:
+    if len(sink.shape) != 2 or sink.shape[0] not in ONE_IMAGE or sink.shape[1] < 2:
         raise ModelError(f"{path} gives {list(sink.shape)}; a classifier gives [1, classes], at least two")
     edge_tpu = any(operator.name == EDGE_TPU_OPERATOR for operator in graph.operators)
     return Classifier(
@@ -119,7 +123,10 @@ def open_baseline(
             ".tflite"
         )
     file = _as_given(path)
-    kept = _cache() / f"{file.sha256}-{'own' if input_range is None else '{:g}_{:g}'.format(*input_range)}.tflite"
+    kept = (
+        cache_folder("baselines")
+        / f"{file.sha256}-{'own' if input_range is None else '{:g}_{:g}'.format(*input_range)}.tflite"
+    )
     if not kept.is_file():
         content = _float_tflite(path, progress, input_range)
         try:
@@ -166,7 +173,7 @@ def _preprocessing(
     mean, std, known = ZERO, ONE, "metadata"
     if said is not None and said.contract is not None and len(said.contract.mean) in (1, 3):
         mean, std = _three(said.contract.mean), _three(said.contract.std)
-    elif input_range is not None:
+    elif input_range is not None and _can_take(input_range, path, content, graph, source):
         mean, std, known = *_normalization(*input_range), "options"
     elif source.dtype in BYTES:
         known = "bytes"
@@ -180,6 +187,34 @@ def _preprocessing(
             raise ModelError(f"{path}: {error}") from error
     _, height, width, _ = source.shape
     return Preprocessing(height, width, crop, mean, std, known)
+
+
+def _can_take(
+    wanted: tuple[float, float], path: Path, content: bytes, graph: inspect.Graph, source: TensorContract
+) -> bool:
+    """Whether a file may be fed with these values: the option is given for one of two files that may differ in this."""
+    if source.dtype in BYTES:
+        return _is_near(_span(source), wanted)
+    calibrated = _calibrated_range(graph)
+    if calibrated is not None:
+        return calibrated == wanted
+    try:
+        preprocessing.fuse(Graph(content, str(path)), wanted)
+    except ModelError:
+        return False
+    return True
+
+
+def _span(contract: TensorContract) -> tuple[float, float]:
+    """Return the least and the largest value that a tensor of bytes can hold; its numbers where it has no scale."""
+    limits = np.iinfo(contract.dtype)
+    scale, zero_point = contract.scale or 1.0, contract.zero_point or 0
+    return float(limits.min - zero_point) * scale, float(limits.max - zero_point) * scale
+
+
+def _is_near(span: tuple[float, float], wanted: tuple[float, float]) -> bool:
+    tolerance = RANGE_TOLERANCE * (wanted[1] - wanted[0])
+    return all(abs(end - other) <= tolerance for end, other in zip(span, wanted, strict=True))
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
@@ -201,13 +236,7 @@ def _calibrated_range(graph: inspect.Graph) -> tuple[float, float] | None:
     quantized = graph.tensors[readers[0].outputs[0]].contract()
     if quantized.scale is None or quantized.zero_point is None or quantized.dtype not in BYTES:
         return None
-    limits = np.iinfo(quantized.dtype)
-    low = float(limits.min - quantized.zero_point) * quantized.scale
-    high = float(limits.max - quantized.zero_point) * quantized.scale
-    for black, white in KNOWN_RANGES:
-        if max(abs(low - black), abs(high - white)) <= RANGE_TOLERANCE * (white - black):
-            return black, white
-    return None
+    return next((known for known in KNOWN_RANGES if _is_near(_span(quantized), known)), None)
 
 
 def _gives_probabilities(graph: inspect.Graph, sink: TensorContract) -> bool:
@@ -240,7 +269,7 @@ def _float_tflite(path: Path, progress: Progress, input_range: tuple[float, floa
         traced_path = Path(folder) / "float.tflite"
         request = Request(output=str(traced_path), model=str(path.resolve()), weights="as in the model")
         traced = float_model.trace(request, progress.stage)
-        model = float_model.finish(traced_path.read_bytes(), traced, input_range=input_range)
+        model = _finished(traced_path.read_bytes(), traced, input_range)
     height, width = model.resolution
     return metadata.embed(
         model.content,
@@ -250,6 +279,14 @@ def _float_tflite(path: Path, progress: Progress, input_range: tuple[float, floa
         contract=metadata.InputContract(height, width, 3, "float32"),
         provenance={"edgeeff": edgeeff.__version__, "source": path.resolve().name, "head": model.head},
     )
+
+
+def _finished(content: bytes, traced: Traced, input_range: tuple[float, float] | None) -> float_model.FloatModel:
+    """Finish a traced model with the range that was given, or without where that is meant for the other file."""
+    if input_range is not None:
+        with contextlib.suppress(ModelError):  # what else is wrong with it is raised below
+            return float_model.finish(content, traced, input_range=input_range)
+    return float_model.finish(content, traced)
 
 
 def _as_given(path: Path) -> ModelFile:
@@ -264,10 +301,3 @@ def _as_given(path: Path) -> ModelFile:
         return ModelFile(str(path), digest.hexdigest(), sum(file.stat().st_size for file in files))
     except OSError as error:
         raise ModelError(f"cannot read the baseline {path}: {error.strerror}") from error
-
-
-def _cache() -> Path:
-    """Return the folder of converted baselines: what another version of edgeeff made is not used."""
-    own = os.environ.get("EDGEEFF_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeeff"
-    return base / "baselines" / edgeeff.__version__
