@@ -368,6 +368,13 @@ def test_without_a_drop_that_was_seen_fewer_images_would_do() -> None:
     assert found.advice == "take about 3,800 images like these"
 
 
+@pytest.mark.parametrize(("high", "fires"), [(-0.011, False), (-0.009, True)])
+def test_more_images_are_not_asked_for_where_these_said_no(high: float, fires: bool) -> None:
+    worse = evaluation(paired__top1=Difference(-0.04, (-0.07, high)), paired__smallest_difference=0.06)
+    record = changed(worse, gates=judge(Gates(max_drop=0.01), worse))
+    assert ("too-few-images" in causes(record)) is fires
+
+
 @pytest.mark.parametrize(("smallest", "fires"), [(0.05, False), (0.06, True)])
 def test_a_small_set_where_no_gate_was_asked(smallest: float, fires: bool) -> None:
     record = evaluation(paired__smallest_difference=smallest)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edgeeff.evaluation.labels import Suspicion
 from edgeeff.evaluation.metrics import quantile, wilson
 from edgeeff.evaluation.paired import fewest_discordant
-from edgeeff.results import ClassResult, EvaluationRecord, Finding, Leak, Preprocessing
+from edgeeff.results import ClassResult, Difference, EvaluationRecord, Finding, Leak, Preprocessing
 
 GOOD, BAD = 0.8, 0.6
 """Top-1 that is good from here on, and bad below there, whatever the task."""
@@ -442,7 +442,7 @@ def _too_small(known: _Known) -> Finding | None:
         )
         return Finding("too-few-images", False, text, "take more images", {"images": float(paired.images)})
     limit = asked.limit if asked is not None else COARSE
-    if smallest <= limit:
+    if smallest <= limit or _is_worse(paired.top1, limit):
         return None
     discordant = (paired.baseline_only_right or 0) + (paired.model_only_right or 0)
     # As in paired.smallest_difference, solved for the number of images; quantile(0.6) is that of a power of 80 %.
@@ -547,6 +547,11 @@ def _has_collapsed(record: EvaluationRecord) -> bool:
     if _is_near_chance(record):
         return False
     return record.paired.agreement < COLLAPSED or (top1 is not None and top1.interval[1] < -LOST)
+
+
+def _is_worse(top1: Difference | None, limit: float) -> bool:
+    """Whether the images told already that a model is further below its baseline than that."""
+    return top1 is not None and top1.interval[1] < -limit
 
 
 def _clipped(record: EvaluationRecord) -> bool:
