@@ -98,10 +98,10 @@ class Rule:
 
 RULES = (
     Rule("min/max", "min/max"),
-    Rule("percentile 99.99", "percentile", 99.99),
-    Rule("percentile 99.9", "percentile", 99.9),
     Rule("L2", "error", 2.0),
+    Rule("percentile 99.99", "percentile", 99.99),
     Rule("L1.5", "error", 1.5),
+    Rule("percentile 99.9", "percentile", 99.9),
     Rule("L1", "error", 1.0),
 )
 """From the most careful to the boldest."""

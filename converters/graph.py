@@ -142,6 +142,15 @@ class Graph:
                 f"{self.shape(index)}"
             ) from error
 
+    def set_constant(self, index: int, values: npt.NDArray[Any]) -> None:
+        """Give a constant tensor new values of the same shape; another tensor that shares them keeps the old ones."""
+        tensor = self.tensor(index)
+        if sum(other.buffer == tensor.buffer for other in self._subgraph.tensors) > 1:
+            self.model.buffers.append(self.schema.BufferT())
+            tensor.buffer = len(self.model.buffers) - 1
+        data = np.ascontiguousarray(values.astype(self.dtype(index))).tobytes()
+        self.model.buffers[tensor.buffer].data = np.frombuffer(data, dtype=np.uint8)
+
     def consumers(self, index: int) -> list[Any]:
         """Return the operators that read a tensor."""
         return [operator for operator in self.operators if index in operator.inputs]

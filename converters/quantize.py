@@ -67,7 +67,7 @@ def collect_ranges(
             f"the float model computes values that are not finite, first in '{broken[0]}': its weights are broken or "
             "its input is not what it was trained on (--input-range)"
         )
-    return ranges | _known_ranges(model)
+    return ranges | known_ranges(model)
 
 
 def check_output_type(scheme: Scheme, output_type: IoType, head: Head) -> None:
@@ -166,8 +166,8 @@ def _calibrator(model: FloatModel, threads: int) -> tuple[Any, Any]:
     return collecting, recipes
 
 
-def _known_ranges(model: FloatModel) -> Ranges:
-    """Ranges that follow from the pixel range alone, for the input and the preprocessing convolution."""
+def known_ranges(model: FloatModel) -> Ranges:
+    """Return the ranges that follow from the pixel range alone, of the input and the preprocessing convolution."""
     graph = Graph(model.content)
     scale = 1.0 / np.asarray(model.std)
     affine = Affine(scale, -np.asarray(model.mean) * scale)

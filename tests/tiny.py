@@ -91,6 +91,80 @@ def classifier(
     return graph.content()
 
 
+def swish_classifier(*, size: int = 16, classes: int = 5, seed: int = 4) -> bytes:
+    """Return what an EfficientNet is made of: stem, swish, two gated blocks, a residual sum, head, softmax.
+
+    One channel of the stem is thirty times as large as the others, so that its range is a hard choice.
+    """
+    graph, random = empty(size), np.random.default_rng(seed)
+
+    def weights(*shape: int) -> Float:
+        values: Float = np.float32(1.5 / np.sqrt(np.prod(shape[1:]))) * random.standard_normal(shape, np.float32)
+        return values
+
+    def swish(x: int, name: str) -> int:
+        return multiply(x, operate("LOGISTIC", [x], f"{name}/gate", graph.shape(x)), f"{name}/swish")
+
+    def multiply(x: int, y: int, name: str) -> int:
+        return operate("MUL", [x, y], name, graph.shape(x), graph.schema.MulOptionsT())
+
+    def operate(kind: str, inputs: list[int], name: str, shape: Sequence[int], options: Any = None) -> int:
+        result = graph.add_tensor(name, tuple(shape), "float32")
+        graph.insert(len(graph.operators), kind, inputs, [result], options)
+        return result
+
+    def mean(x: int, name: str, *, keep: bool) -> int:
+        options = graph.schema.ReducerOptionsT()
+        options.keepDims = keep
+        axes = graph.add_tensor(f"{name}/axes", (2,), "int32", np.array([1, 2], np.int32))
+        channels = graph.shape(x)[3]
+        return operate("MEAN", [x, axes], name, (1, 1, 1, channels) if keep else (1, channels), options)
+
+    def convolve(x: int, kernel: Float, name: str, *, depthwise: bool = False) -> int:
+        options = graph.schema.DepthwiseConv2DOptionsT() if depthwise else graph.schema.Conv2DOptionsT()
+        options.padding = graph.schema.Padding.SAME
+        options.strideH = options.strideW = options.dilationHFactor = options.dilationWFactor = 1
+        out = kernel.shape[3 if depthwise else 0]
+        if depthwise:
+            options.depthMultiplier = 1
+        inputs = [
+            x,
+            graph.add_tensor(f"{name}/weights", kernel.shape, "float32", kernel),
+            graph.add_tensor(
+                f"{name}/bias", (out,), "float32", np.float32(0.3) * random.standard_normal(out, np.float32)
+            ),
+        ]
+        return operate(
+            "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", inputs, name, (*graph.shape(x)[:3], out), options
+        )
+
+    def block(x: int, name: str) -> int:
+        wide = swish(convolve(x, weights(12, 1, 1, 6), f"{name}/expand"), f"{name}/expand")
+        deep = swish(convolve(wide, weights(1, 3, 3, 12) * 3, f"{name}/depth", depthwise=True), f"{name}/depth")
+        squeezed = swish(convolve(mean(deep, f"{name}/mean", keep=True), weights(3, 1, 1, 12), f"{name}/reduce"), name)
+        gate = operate(
+            "LOGISTIC", [convolve(squeezed, weights(12, 1, 1, 3), f"{name}/excite")], f"{name}/gate", (1, 1, 1, 12)
+        )
+        return convolve(multiply(deep, gate, f"{name}/gated"), weights(6, 1, 1, 12), f"{name}/project")
+
+    current = steps(graph, graph.inputs[0], (Step("MUL", 1 / 64), Step("SUB", (2.0, 2.0, 2.0))))
+    stem = weights(6, 3, 3, 3) * np.array([30, 1, 1, 1, 1, 1], np.float32)[:, None, None, None]
+    first = block(swish(convolve(current, stem, "stem"), "stem"), "block1")
+    added = operate("ADD", [first, block(first, "block2")], "sum", graph.shape(first), graph.schema.AddOptionsT())
+    pooled = mean(swish(convolve(added, weights(16, 1, 1, 6), "top"), "top"), "pool", keep=False)
+    dense = weights(classes, 16) * 4
+    inputs = [
+        pooled,
+        graph.add_tensor("dense/weights", dense.shape, "float32", dense),
+        graph.add_tensor("dense/bias", (classes,), "float32", np.zeros(classes, np.float32)),
+    ]
+    logits = operate("FULLY_CONNECTED", inputs, "logits", (1, classes), graph.schema.FullyConnectedOptionsT())
+    softmax = graph.schema.SoftmaxOptionsT()
+    softmax.beta = 1.0
+    graph.set_output(operate("SOFTMAX", [logits], "scores", (1, classes), softmax))
+    return graph.content()
+
+
 def steps(graph: Graph, current: int, chain: Sequence[Step]) -> int:
     """Append elementwise operators that begin at the tensor `current`; return the last one's output."""
     for number, step in enumerate(chain):

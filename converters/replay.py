@@ -1,0 +1,545 @@
+"""The float network replayed in TensorFlow, its quantization simulated, and both tuned until their outputs agree.
+
+No labels are needed: what the float network computes for the calibration images is the target. This runs in a process
+of its own (`float_model.converse`); `recover` is the other end, which quantizes every checkpoint for real and decides
+whether it is any better. TensorFlow is imported inside the functions, because the other end asks `obstacles` first.
+
+How a network is tuned:
+
+1. It is cut where a single tensor is alive between two operators: at the ends of its blocks. One block after the other
+   learns to give the float network's output, from inputs that already carry the errors of the blocks before it
+   (the sequential block reconstruction of BRECQ, arXiv:2102.05426): weights and biases in steps of their quantization,
+   ranges in ratios, with gradients that pass straight through the rounding (arXiv:1308.3432) and that see what the
+   rounding error does to a range (LSQ, arXiv:1902.08153).
+2. Then the last blocks together learn the float network's scores: scale and bias of each channel, and the ranges.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeeff.converters.graph import OPTIONAL, Graph
+from edgeeff.converters.trace import Send, serve
+from edgeeff.errors import ModelError
+
+Array = npt.NDArray[Any]
+
+CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D")
+WEIGHTED = (*CONVOLVING, "FULLY_CONNECTED")
+TIED = ("PAD", "RESHAPE")
+"""Operators whose output has the scale of their input."""
+SUPPORTED = frozenset({*WEIGHTED, *TIED, "MUL", "ADD", "LOGISTIC", "MEAN", "SOFTMAX", "HARD_SWISH", "RELU", "RELU6"})
+ACTIVATIONS = frozenset({"NONE", "RELU", "RELU6"})
+
+WEIGHT_LEVELS, LEVELS = 127, 255
+WEIGHT_RATE, BIAS_RATE = 0.06, 0.05
+"""Largest learning rates, in steps of the quantization."""
+RANGE_RATE, GAIN_RATE = 0.01, 0.01
+"""In logarithms."""
+FINISH_SHARE = 0.03
+"""Learning rates of the last blocks together, as a share of those above."""
+BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-10
+WARM_UP = 10
+EVEN_BATCH = 20
+"""Images at a time where nothing is learned."""
+PASSES = 40.0
+"""Over the values of a map in one step of learning, in multiply-adds that take as long."""
+MOST_VALUES = 40e6
+"""Of the maps of a batch; a step of learning takes some 40 bytes for each."""
+CHECKPOINTS = ("blocks", "whole")
+STEPS_SHOWN = 20
+HALF_MAX = 60_000.0
+COMPARED = 40
+"""Images that show whether a block was tuned to the better."""
+SAMPLED = 2
+"""Images of a batch from which the gradient of the rounding error is estimated: it takes a pass over all values."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to tune and for how long.
+
+    `folder` holds float.tflite, images.npy (count, height, width, 3; uint8) and ranges.json ({name: [low, high]});
+    checkpoints are written there.
+    """
+
+    folder: str
+    logits: str
+    fixed: tuple[str, ...]
+    """Tensors whose ranges stay: the input, the preprocessing, the logits."""
+    work: float
+    """Multiply-adds and elements, in 1e9, that a block may spend on learning."""
+    most_steps: int
+    finish_steps: int
+    finish_side: int
+    """Blocks whose input is at most this high and wide learn together at the end."""
+    batch: int
+    threads: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator of the float .tflite."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    output: int
+    options: Any
+    activation: str
+
+
+def encode(request: Request) -> str:
+    """Write a request as the process takes it on its command line."""
+    return json.dumps(asdict(request))
+
+
+def obstacles(graph: Graph) -> list[str]:
+    """Name the operators that cannot be replayed, each once; empty when all can."""
+    found = []
+    for operator in graph.operators:
+        kind, activation = graph.kind(operator), graph.activation(operator)
+        if kind not in SUPPORTED:
+            found.append(kind)
+        elif activation not in ACTIVATIONS:
+            found.append(f"{kind} with {activation}")
+        elif kind in WEIGHTED and (
+            graph.constant(int(operator.inputs[1])) is None
+            or len(operator.inputs) < 3
+            or int(operator.inputs[2]) == OPTIONAL
+        ):
+            found.append(f"{kind} without constant weights and bias")
+    return list(dict.fromkeys(found))
+
+
+def roots(graph: Graph) -> dict[int, int]:
+    """Map each computed tensor to the one whose scale it has: itself, or what a tied operator was given."""
+    root: dict[int, int] = {}
+    for operator in graph.operators:
+        source, output = int(operator.inputs[0]), int(operator.outputs[0])
+        root[output] = root.get(source, source) if graph.kind(operator) in TIED else output
+    return root
+
+
+def cuts(graph: Graph, first: int) -> list[int]:
+    """Positions of operators, from `first` on, before which nothing but one map of features is alive."""
+    operators = graph.operators
+    last_use = {int(index): position for position, operator in enumerate(operators) for index in operator.inputs}
+    alive: set[int] = set()
+    found = []
+    for position, operator in enumerate(operators):
+        output = int(operator.outputs[0])
+        alive = {index for index in alive | {output} if last_use.get(index, -1) > position}
+        shape = graph.shape(output)
+        linear = graph.kind(operator) in ("CONV_2D", "ADD") and graph.activation(operator) == "NONE"
+        if position >= first and alive == {output} and linear and len(shape) == 4 and shape[1] > 1:
+            following = graph.kind(operators[position + 1])
+            # What an activation is about to bend is no place to compare: its large negative values mean nothing.
+            if following not in ("LOGISTIC", "HARD_SWISH", "RELU", "RELU6"):
+                found.append(position + 1)
+    return found
+
+
+def run(request: Request, send: Send) -> dict[str, Any]:
+    """Tune a network; write a file for each of `CHECKPOINTS`, and send {"step": ...} as it goes."""
+    folder = Path(request.folder)
+    graph = Graph((folder / "float.tflite").read_bytes())
+    images = np.load(folder / "images.npy")
+    # A network has to say the same of a mirrored image: what is learned by heart is twice as much.
+    images = np.concatenate([images, images[:, :, ::-1]])
+    ranges = {name: (low, high) for name, (low, high) in json.loads((folder / "ranges.json").read_bytes()).items()}
+    send({"stage": "start TensorFlow"})
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(request.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tuning = Tuning(tf, graph, ranges, request)
+    blocks, whole = CHECKPOINTS
+    tuning.blocks(images, send)
+    tuning.write(folder / f"{blocks}.npz")
+    if request.finish_steps:
+        tuning.finish(images, send)
+        tuning.write(folder / f"{whole}.npz")
+    return {"tensorflow": str(tf.__version__)}
+
+
+class Tuning:
+    """A float network, what its quantization would do, and the variables that are learned."""
+
+    def __init__(self, tf: Any, graph: Graph, ranges: dict[str, tuple[float, float]], request: Request) -> None:
+        self._tf, self._graph, self._request = tf, graph, request
+        self._nodes = [
+            Node(
+                graph.kind(operator),
+                tuple(int(index) for index in operator.inputs),
+                int(operator.outputs[0]),
+                operator.builtinOptions,
+                graph.activation(operator),
+            )
+            for operator in graph.operators
+        ]
+        self._constants = {
+            index: values
+            for node in self._nodes
+            for index in node.inputs
+            if index != OPTIONAL and (values := graph.constant(index)) is not None
+        }
+        self._random = np.random.default_rng(request.seed)
+        named = [graph.name(node.output) for node in self._nodes]
+        end = named.index(request.logits) + 1
+        # The preprocessing is exact but for its output's rounding: what is learned begins behind it.
+        first = 0
+        while named[first] in request.fixed and first + 1 < end:
+            first += 1
+        bounds = [0, *cuts(graph, first), end]
+        self._blocks = list(itertools.pairwise(bounds))
+        self._ranges: dict[int, tuple[float, float]] = {}
+        self._ratios: dict[int, tuple[Any, Any]] = {}
+        """Of both ends of a range, logarithms: so zero stays inside."""
+        self._sizes: dict[int, Array] = {}
+        """Steps of the quantization, in which deltas are counted."""
+        self._deltas: dict[int, Any] = {}
+        self._gains: dict[int, Any] = {}
+        """Of the channels of weights, logarithms: the rounding is the same before and after."""
+        for node, name in zip(self._nodes[:end], named, strict=False):
+            if node.kind not in (*TIED, "LOGISTIC"):
+                self._ranges[node.output] = ranges[name]
+                if name not in request.fixed:
+                    self._ratios[node.output] = (tf.Variable(0.0), tf.Variable(0.0))
+        for node in self._nodes[first:end]:
+            if node.kind in WEIGHTED:
+                self._add_weights(node)
+
+    def _add_weights(self, node: Node) -> None:
+        tf, (weights, bias) = self._tf, node.inputs[1:3]
+        if weights in self._deltas:  # two operators may share weights
+            return
+        largest = np.abs(self._constants[weights]).max(axis=_other_axes(node), keepdims=True)
+        low, high = self._ranges[node.output]
+        self._sizes[weights] = np.maximum(largest / WEIGHT_LEVELS, 1e-12).astype(np.float32)
+        self._sizes[bias] = np.float32(max((high - low) / LEVELS, 1e-12))
+        self._gains[weights] = tf.Variable(tf.zeros(largest.shape))
+        for index in (weights, bias):
+            self._deltas[index] = tf.Variable(tf.zeros(self._constants[index].shape))
+
+    def blocks(self, images: Array, send: Send) -> None:
+        """Tune one block after the other."""
+        send({"stage": "tune block by block", "total": len(self._blocks)})
+        exact = rough = images
+        for number, (first, end) in enumerate(self._blocks):
+            source, target = self._input(first), self._nodes[end - 1].output
+            wanted = _in_batches(self._function(first, end, source, target, quantized=False), exact)
+            compute = self._function(first, end, source, target, quantized=True)
+            last = end == self._blocks[-1][1]
+            loss = self._divergence if last else self._relative_error(wanted)
+            before = self._mean(loss, _in_batches(compute, rough[:COMPARED]), wanted)
+            kept = self._values()
+            rates = [
+                (self._variables(self._deltas, first, end, weights=True), WEIGHT_RATE),
+                (self._variables(self._deltas, first, end, weights=False), BIAS_RATE),
+                (self._range_variables(first, end), RANGE_RATE),
+            ]
+            batch = self._batch(first, end, len(images))
+            steps = int(min(self._request.most_steps, self._request.work * 1e9 / (self._work(first, end) * batch)))
+            step = self._step(first, end, source, target, loss, rates)
+            for rate in _rates(steps):
+                chosen = self._random.choice(len(images), batch, replace=False)
+                step(rate, rough[chosen], wanted[chosen])
+            after = self._mean(loss, _in_batches(compute, rough[:COMPARED]), wanted)
+            if not after < before:  # also where it is not a number
+                self._restore(kept)
+                after = before
+            exact, rough = wanted, _in_batches(compute, rough)
+            send({"step": number + 1, "steps": steps, "before": before, "after": after})
+
+    def finish(self, images: Array, send: Send) -> None:
+        """Tune the last blocks together, for the scores alone."""
+        send({"stage": "tune the last blocks together", "total": STEPS_SHOWN})
+        sides = [max(self._graph.shape(self._input(first))[1:3]) for first, _ in self._blocks]
+        first = next(
+            (start for (start, _), side in zip(self._blocks, sides, strict=True) if side <= self._request.finish_side),
+            self._blocks[-1][0],
+        )
+        end = self._blocks[-1][1]
+        entry, source, target = self._graph.inputs[0], self._input(first), self._nodes[end - 1].output
+        wanted = _in_batches(self._function(0, end, entry, target, quantized=False), images)
+        rough = _in_batches(self._function(0, first, entry, source, quantized=True), images)
+        rates = [
+            (self._variables(self._gains, first, end, weights=True), GAIN_RATE * FINISH_SHARE),
+            (self._variables(self._deltas, first, end, weights=True), WEIGHT_RATE * FINISH_SHARE),
+            (self._variables(self._deltas, first, end, weights=False), BIAS_RATE * FINISH_SHARE),
+            (self._range_variables(first, end), RANGE_RATE * FINISH_SHARE),
+        ]
+        step = self._step(first, end, source, target, self._divergence, rates)
+        batch = self._batch(first, end, len(images))
+        steps, losses = self._request.finish_steps, []
+        for number, rate in enumerate(_rates(steps)):
+            chosen = self._random.choice(len(images), batch, replace=False)
+            losses.append(float(step(rate, rough[chosen], wanted[chosen])))
+            if (number + 1) * STEPS_SHOWN // steps > number * STEPS_SHOWN // steps:
+                send({"step": number + 1, "loss": float(np.mean(losses))})
+                losses.clear()
+
+    def write(self, path: Path) -> None:
+        """Write the weights and ranges as they are now: arrays "weights/INDEX" and "range/INDEX" by tensor index."""
+        arrays = {f"weights/{index}": self._weights(index).numpy() for index in self._deltas}
+        for index in self._ratios:
+            arrays[f"range/{index}"] = np.array([float(bound) for bound in self._bounds(index)])
+        np.savez(path, **arrays)
+
+    def _input(self, first: int) -> int:
+        """The tensor that is alive before an operator."""
+        return self._nodes[first - 1].output if first else self._graph.inputs[0]
+
+    def _batch(self, first: int, end: int, images: int) -> int:
+        """How many images fit into memory at once, with all that learning has to keep of them."""
+        values = sum(float(np.prod(self._graph.shape(node.output))) for node in self._nodes[first:end])
+        return max(1, min(self._request.batch, images, int(MOST_VALUES / values)))
+
+    def _work(self, first: int, end: int) -> float:
+        """What one image costs: elements of all maps, each passed over many times, and multiply-adds."""
+        work = 0.0
+        for node in self._nodes[first:end]:
+            size = float(np.prod(self._graph.shape(node.output)))
+            work += PASSES * size
+            if node.kind in WEIGHTED:
+                weights = self._constants[node.inputs[1]]
+                per_value = weights.size / weights.shape[_channel_axis(node)]
+                work += size * per_value
+        return work
+
+    def _step(
+        self, first: int, end: int, source: int, target: int, loss: Any, rates: Sequence[tuple[list[Any], float]]
+    ) -> Callable[[float, Array, Array], Any]:
+        """Return a function that makes one step of Adam (arXiv:1412.6980) at a share of the learning rates."""
+        tf = self._tf
+        learned = [(variable, rate) for group, rate in rates for variable in group]
+        means = [tf.Variable(tf.zeros_like(variable)) for variable, _ in learned]
+        squares = [tf.Variable(tf.zeros_like(variable)) for variable, _ in learned]
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def apply(x: Any, wanted: Any, share: Any) -> Any:
+            with tf.GradientTape() as tape:
+                value = loss(self._replay(first, end, {source: x}, quantized=True)[target], wanted)
+            gradients = tape.gradient(value, [variable for variable, _ in learned])
+            for (variable, rate), mean, square, gradient in zip(learned, means, squares, gradients, strict=True):
+                if gradient is not None:
+                    mean.assign(BETA_1 * mean + (1 - BETA_1) * gradient)
+                    square.assign(BETA_2 * square + (1 - BETA_2) * tf.square(gradient))
+                    variable.assign_sub(rate * share * mean / (tf.sqrt(square) + EPSILON))
+            return value
+
+        taken = itertools.count(1)
+
+        def step(share: float, x: Array, wanted: Array) -> Any:
+            count = next(taken)
+            unbiased = np.sqrt(1 - BETA_2**count) / (1 - BETA_1**count)
+            return apply(
+                tf.constant(x, tf.float32), tf.constant(wanted, tf.float32), tf.constant(share * unbiased, tf.float32)
+            )
+
+        return step
+
+    def _function(self, first: int, end: int, source: int, target: int, *, quantized: bool) -> Callable[[Array], Array]:
+        tf = self._tf
+
+        @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+        def compute(x: Any) -> Any:
+            return self._replay(first, end, {source: x}, quantized=quantized)[target]
+
+        def call(x: Array) -> Array:
+            result: Array = compute(tf.constant(x, tf.float32)).numpy()
+            return result
+
+        return call
+
+    def _replay(self, first: int, end: int, values: dict[int, Any], *, quantized: bool) -> dict[int, Any]:
+        """Compute operators one after the other; `values` has the tensors that come from before."""
+        for node in self._nodes[first:end]:
+            arguments = [self._argument(node, index, values, quantized=quantized) for index in node.inputs]
+            y = self._activate(self._operate(node, arguments), node.activation)
+            values[node.output] = self._quantize(node, y) if quantized else y
+        return values
+
+    def _argument(self, node: Node, index: int, values: dict[int, Any], *, quantized: bool) -> Any:
+        tf = self._tf
+        if index in values:
+            return values[index]
+        if index == OPTIONAL:
+            return None
+        if not quantized or index not in self._deltas:
+            return tf.constant(self._constants[index])
+        weights = self._weights(index)
+        if index not in self._gains:
+            return weights  # a bias has 32 bits
+        largest = tf.reduce_max(tf.abs(weights), axis=_other_axes(node), keepdims=True)
+        size = tf.stop_gradient(tf.maximum(largest / WEIGHT_LEVELS, 1e-12))
+        return _rounded(tf, weights / size) * size
+
+    def _weights(self, index: int) -> Any:
+        """Weights or a bias as learned so far, not rounded."""
+        value = self._constants[index] + self._deltas[index] * self._sizes[index]
+        return value * self._tf.exp(self._gains[index]) if index in self._gains else value
+
+    def _operate(self, node: Node, arguments: list[Any]) -> Any:
+        tf, options, x = self._tf, node.options, arguments[0]
+        if node.kind in CONVOLVING:
+            weights, bias = arguments[1:3]
+            padding = "SAME" if options.padding == self._graph.schema.Padding.SAME else "VALID"
+            strides = (1, options.strideH, options.strideW, 1)
+            dilations = (options.dilationHFactor, options.dilationWFactor)
+            if node.kind == "CONV_2D":
+                filters = tf.transpose(weights, (1, 2, 3, 0))
+                return tf.nn.conv2d(x, filters, strides, padding, dilations=dilations) + bias
+            height, width, channels = weights.shape[1], weights.shape[2], x.shape[3]
+            filters = tf.reshape(weights, (height, width, channels, weights.shape[3] // channels))
+            return tf.nn.depthwise_conv2d(x, filters, strides, padding, dilations=dilations) + bias
+        if node.kind == "FULLY_CONNECTED":
+            return tf.matmul(tf.reshape(x, (-1, arguments[1].shape[1])), arguments[1], transpose_b=True) + arguments[2]
+        if node.kind == "MEAN":
+            axes = [int(axis) for axis in np.ravel(self._constants[node.inputs[1]])]
+            return tf.reduce_mean(x, axis=axes, keepdims=bool(options.keepDims))
+        if node.kind == "RESHAPE":
+            return tf.reshape(x, (-1, *self._graph.shape(node.output)[1:]))
+        simple: dict[str, Callable[[], Any]] = {
+            "MUL": lambda: x * arguments[1],
+            "ADD": lambda: x + arguments[1],
+            "PAD": lambda: tf.pad(x, arguments[1]),
+            "LOGISTIC": lambda: tf.sigmoid(x),
+            "SOFTMAX": lambda: tf.nn.softmax(x * options.beta),
+            "HARD_SWISH": lambda: x * tf.nn.relu6(x + 3) / 6,
+            "RELU": lambda: tf.nn.relu(x),
+            "RELU6": lambda: tf.nn.relu6(x),
+        }
+        if node.kind not in simple:
+            raise ModelError(f"the operator {node.kind} cannot be replayed")
+        return simple[node.kind]()
+
+    def _activate(self, y: Any, activation: str) -> Any:
+        functions = {"NONE": lambda value: value, "RELU": self._tf.nn.relu, "RELU6": self._tf.nn.relu6}
+        return functions[activation](y)
+
+    def _quantize(self, node: Node, y: Any) -> Any:
+        """Round to the 256 values of a tensor's range."""
+        tf = self._tf
+        if node.kind == "LOGISTIC":
+            # 256 steps of 1/256: a gate that is wide open lets 255/256 through.
+            return tf.quantization.fake_quant_with_min_max_args(y, 0.0, 255 / 256)
+        if node.output not in self._ranges:
+            return y
+        low, high = self._bounds(node.output)
+        return _fake_quantized(tf, y, low, high)
+
+    def _bounds(self, index: int) -> tuple[Any, Any]:
+        tf, (low, high) = self._tf, self._ranges[index]
+        if index not in self._ratios:
+            return tf.constant(low, tf.float32), tf.constant(high, tf.float32)
+        down, up = self._ratios[index]
+        return low * tf.exp(down), high * tf.exp(up)
+
+    def _relative_error(self, wanted: Array) -> Callable[[Any, Any], Any]:
+        variance = max(float(np.var(wanted[:COMPARED], dtype=np.float64)), 1e-12)
+        return lambda found, exact: self._tf.reduce_mean(self._tf.square(found - exact)) / variance
+
+    def _divergence(self, found: Any, exact: Any) -> Any:
+        """Kullback-Leibler divergence of the scores, from logits."""
+        tf = self._tf
+        scores = tf.nn.softmax(exact)
+        return tf.reduce_mean(tf.reduce_sum(scores * (tf.nn.log_softmax(exact) - tf.nn.log_softmax(found)), axis=1))
+
+    def _mean(self, loss: Any, found: Array, wanted: Array) -> float:
+        """The loss over all images that were found something for, batch by batch."""
+        sums = [
+            float(loss(*(self._tf.constant(part, self._tf.float32) for part in pair))) * len(pair[0])
+            for at in range(0, len(found), EVEN_BATCH)
+            for pair in [(found[at : at + EVEN_BATCH], wanted[at : at + EVEN_BATCH])]
+        ]
+        return sum(sums) / len(found)
+
+    def _variables(self, among: dict[int, Any], first: int, end: int, *, weights: bool) -> list[Any]:
+        nodes = [node for node in self._nodes[first:end] if node.kind in WEIGHTED]
+        indices = dict.fromkeys(node.inputs[1 if weights else 2] for node in nodes)
+        return [among[index] for index in indices if index in among]
+
+    def _range_variables(self, first: int, end: int) -> list[Any]:
+        outputs = (node.output for node in self._nodes[first:end])
+        return [variable for output in outputs for variable in self._ratios.get(output, ())]
+
+    def _values(self) -> list[Array]:
+        return [variable.numpy() for variable in self._all_variables()]
+
+    def _restore(self, values: Iterable[Array]) -> None:
+        for variable, value in zip(self._all_variables(), values, strict=True):
+            variable.assign(value)
+
+    def _all_variables(self) -> list[Any]:
+        ratios = [variable for pair in self._ratios.values() for variable in pair]
+        return [*self._deltas.values(), *self._gains.values(), *ratios]
+
+
+def _channel_axis(node: Node) -> int:
+    """The axis of an operator's weights along which each channel has its own scale."""
+    return 3 if node.kind == "DEPTHWISE_CONV_2D" else 0
+
+
+def _other_axes(node: Node) -> tuple[int, ...]:
+    rank = 2 if node.kind == "FULLY_CONNECTED" else 4
+    return tuple(axis for axis in range(rank) if axis != _channel_axis(node))
+
+
+def _rates(steps: int) -> Iterable[float]:
+    """Shares of the learning rate: a warm-up, then half a cosine down."""
+    for step in range(steps):
+        yield min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + np.cos(np.pi * step / steps))
+
+
+def _in_batches(compute: Callable[[Array], Array], x: Array) -> Array:
+    """Compute for all images; maps are kept in half precision, which has 3 bits more than 8-bit values need."""
+    parts = []
+    for at in range(0, len(x), EVEN_BATCH):
+        part = compute(x[at : at + EVEN_BATCH])
+        parts.append(part.astype(np.float16) if part.ndim == 4 and np.abs(part).max() < HALF_MAX else part)
+    return np.concatenate(parts)
+
+
+def _rounded(tf: Any, x: Any) -> Any:
+    """Round; the gradient passes straight through."""
+    return x + tf.stop_gradient(tf.round(x) - x)
+
+
+def _fake_quantized(tf: Any, x: Any, low: Any, high: Any) -> Any:
+    """Round to 8 bits; the gradients of the bounds see what is clipped and, in a sample, what is rounded."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def quantize(x: Any, low: Any, high: Any) -> Any:
+        y = tf.quantization.fake_quant_with_min_max_vars(x, low, high)
+
+        def gradient(upstream: Any) -> Any:
+            dx, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(upstream, x, low, high)
+            sampled = tf.reduce_sum(dx[:SAMPLED] * (y[:SAMPLED] - x[:SAMPLED]))
+            count = tf.shape(x)[0]
+            share = tf.cast(count, tf.float32) / tf.cast(tf.minimum(count, SAMPLED), tf.float32)
+            rounding = sampled * share / (high - low)
+            return dx, below - rounding, above + rounding
+
+        return y, gradient
+
+    return quantize(x, low, high)
+
+
+def main() -> int:
+    """Answer one request; the exit status is 0 when a result or an error of edgeeff's own was sent."""
+    return serve(lambda argument, send: run(_decode(argument), send))
+
+
+def _decode(argument: str) -> Request:
+    fields = json.loads(argument)
+    return Request(**{**fields, "fixed": tuple(fields["fixed"])})
