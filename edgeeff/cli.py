@@ -13,6 +13,7 @@ import click
 from edgeeff import __version__
 from edgeeff.cli_devices import devices
 from edgeeff.cli_evaluate import compare, evaluate
+from edgeeff.cli_pick import pick, predict
 from edgeeff.cli_profile import profile
 from edgeeff.command import common, console, print_json, value_range
 
@@ -324,4 +325,6 @@ def _number(value: float | None) -> str:
 main.add_command(compare)
 main.add_command(devices)
 main.add_command(evaluate)
+main.add_command(pick)
+main.add_command(predict)
 main.add_command(profile)

@@ -1003,7 +1003,7 @@ class PickRecord(Record):
     doubts: tuple[str, ...]
     """Why not, where it is not."""
     decides: str | None
-    """The limit that keeps the next larger network out, or that nothing keeps to: "latency", "memory", "size", "top-1"."""
+    """What keeps the next larger network out, or what nothing keeps to: "latency", "memory", "size" or "top-1"."""
     changes: tuple[PickChange, ...]
     """The smallest ones that would admit the next network."""
     warnings: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -72,7 +73,7 @@ def relative_interval(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     freedom = min(len(values) - 1, len(T_QUANTILES))
-    return T_QUANTILES[freedom - 1] * float(np.log(values).std(ddof=1)) / len(values) ** 0.5
+    return T_QUANTILES[freedom - 1] * float(np.log(values).std(ddof=1)) / math.sqrt(len(values))
 
 
 def outliers(values: Samples) -> tuple[npt.NDArray[np.bool_], float]:
