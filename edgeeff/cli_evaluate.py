@@ -141,9 +141,9 @@ def evaluate(
 ) -> None:
     """Judge quantized models against the float baseline.
 
-    Both see the same images; differences come with 95 % intervals, and pitfalls are named with their evidence. A gate
-    is held against the end of the interval that speaks against the model, and sets the exit code to 1 when it says no.
-    POINTS are percentage points; a FRACTION is 0 to 1 or a percentage.
+    MODEL.tflite... and the baseline see the same images; differences come with 95 % intervals, and pitfalls are named
+    with their evidence. A gate is held against the end of the interval that speaks against the model, and sets the exit
+    code to 1 when it says no. POINTS are percentage points; a FRACTION is 0 to 1 or a percentage.
 
     \b
     Examples:
@@ -197,9 +197,10 @@ def evaluate(
 @click.argument("second", type=PATH)
 @common
 def compare(first: Path, second: Path, as_json: bool) -> None:
-    """Compare two evaluations: what the second model gains on the first.
+    """Compare two evaluations by their records.
 
-    Both are records that `edgeeff evaluate` wrote. They are paired over the images that both saw; where they share
+    FIRST and SECOND are what `edgeeff evaluate` wrote; differences are the second model's figures minus the first's.
+    They are paired over the images that both saw; where they share
     none, the difference is that of two independent sets.
 
     \b

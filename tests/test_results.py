@@ -31,7 +31,11 @@ from edgeeff.results import (
     Disk,
     EdgeTpu,
     EdgeTpuLibrary,
+    Finding,
     FoundRuntime,
+    GateResult,
+    ImageOutcomes,
+    Kernels,
     Latency,
     Memory,
     ModelFile,
@@ -51,6 +55,7 @@ from edgeeff.results import (
     to_json,
     versions,
 )
+from tests.evaluations import HEALTHY
 
 Golden = Callable[[str, str], None]
 GOLDEN = Path(__file__).parent / "golden"
@@ -126,7 +131,27 @@ DEMO = DemoRecord(
     agreement=0.0,
     seconds=93.5,
 )
-EXAMPLES = {"conversion": CONVERSION, "profile": PROFILE, "demo": DEMO, "probe": PROBE}
+EVALUATION = dataclasses.replace(
+    HEALTHY,
+    **HEAD,
+    by_class=HEALTHY.by_class[:2],
+    kernels=Kernels(3, 1.0, 0.5, 0.0625, Runtime("ai-edge-litert", "2.3.0"), Runtime("tflite-runtime", "2.14.0")),
+    findings=(Finding("few-images", False, "3 images show nothing", "take more", {"images": 3.0}),),
+    gates=(GateResult("max-drop", 0.01, -0.004, -0.0092, True, "max-drop 1.0: yes", 5000),),
+    images=ImageOutcomes(
+        keys=("cat/1.jpg", "dog/müsli.jpg"),
+        sha256=("0123456789abcdef", "fedcba9876543210"),
+        labels=(0, 1),
+        baseline=(0, 1),
+        model=(0, -1),
+        baseline_rank=(0, 0),
+        model_rank=(0, 10),
+        baseline_confidence=(0.75, 0.5),
+        model_confidence=(0.5, 0.0),
+        kl=(0.125, -1.0),
+    ),
+)
+EXAMPLES = {"conversion": CONVERSION, "profile": PROFILE, "demo": DEMO, "probe": PROBE, "evaluation": EVALUATION}
 
 
 @pytest.fixture
