@@ -201,6 +201,13 @@ def test_processes_change_nothing_even_when_one_is_killed(desk: Path) -> None:
     assert record.timing.workers == 2 and record.timing.threads >= 1
 
 
+def test_processes_are_not_interrupted_by_the_terminal_even_when_they_begin() -> None:
+    with workers.pool(1) as executor:
+        blocked = executor.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result()
+    assert signal.SIGINT in blocked
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def test_processes_that_keep_dying_are_given_up(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "score", _die)
     monkeypatch.setattr(workers, "LOSSES", 0)

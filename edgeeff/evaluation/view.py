@@ -244,9 +244,8 @@ def _next(records: Sequence[EvaluationRecord]) -> str:
     for record in records:
         if any(finding.cause == "collapse" for finding in record.findings):
             return f"next: edgeeff inspect {record.model.path}    what is inside"
-    needed = max((gate.images_needed or 0 for record in records for gate in record.gates), default=0)
-    if needed:
-        return f"next: evaluate on more images, about {needed:,} like these, so that every gate can tell"
+    if any(gate.images_needed for record in records for gate in record.gates):
+        return "next: evaluate on more images, as many as said above, so that every gate can tell"
     serious = next((finding for record in records for finding in record.findings if finding.serious), None)
     if serious is not None:
         return f"next: see to {serious.cause} above and evaluate again; until then no figure here can be trusted"

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from edgeeff.errors import DeviceError, InputError, MissingExtraError, UnreachableError
 from edgeeff.evaluation.scoring import PACKAGES, Scored, Task, score
@@ -205,7 +206,7 @@ def pool(workers: int) -> Iterator[Executor]:
     """Start processes; whatever ends the block ends them at once."""
     before = set(multiprocessing.active_children())
     # A fork would copy the locks of this process's threads in whatever state they are.
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
+    executor = _Pool(workers, multiprocessing.get_context("spawn"), _begin)
     try:
         yield executor
     finally:
@@ -214,9 +215,21 @@ def pool(workers: int) -> Iterator[Executor]:
             process.terminate()
 
 
+class _Pool(ProcessPoolExecutor):
+    """Processes that Ctrl-C does not reach: it is the main process's business, which ends its workers itself."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        # A process begins here and inherits what is blocked. To ignore the signal once it runs would be too late: it
+        # imports for half a second first. One that comes now is raised when it is let through again.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin() -> None:
-    """Prepare a process of this machine: Ctrl-C is the main process's business, which ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepare a process of this machine."""
     # Memory that Pillow keeps, in blocks of 1 MiB: getting it from the system anew costs a tenth of decoding.
     os.environ.setdefault("PILLOW_BLOCKS_MAX", "64")
     # What is too large to be decoded is said with the file's name; what is only large is decoded.
