@@ -1,7 +1,7 @@
 """Activation ranges: a histogram of every tensor from one pass over the images, and rules that choose a range from it.
 
 No rule is best for every network: clipping rare values costs an EfficientNet-Lite accuracy and saves one with swish
-(docs/decisions/ranges.md). So several rules are offered, each an opinion on what an error costs; `converters.recover`
+(docs/decisions/recovery.md). So several rules are offered, each an opinion on what an error costs; `converters.recover`
 decides which of them a network gets, and knows the graph: what is computed from a tensor (`After`) and which tensors
 share one scale. LiteRT only, one image in memory at a time.
 """

@@ -48,8 +48,9 @@ KEPT_APART = 0.25
 MOST_JUDGES = 256
 MOST_PUPILS_BYTES = 600e6
 """What the maps between two blocks may take, of all images that are learned from."""
-MOST_PUPILS = 512
-MIN_PUPILS = 8
+MOST_PUPILS_WORK = 1.5e12
+"""What computing the whole network once for all of them may take, in the units of `replay.work`."""
+MOST_PUPILS, LEAST_PUPILS = 512, 32
 UNIT_OPERATORS = ("LOGISTIC", "SOFTMAX")
 """Their outputs have a fixed scale of 1/256, whatever range is given."""
 LEAST_SCORE = 1e-6
@@ -112,8 +113,8 @@ class Plan:
 
 PLANS: Mapping[Effort, Plan | None] = {
     "quick": None,
-    "standard": Plan(work=60.0, most_steps=120, finish_steps=200, finish_share=1 / 16),
-    "thorough": Plan(work=400.0, most_steps=800, finish_steps=1200, finish_share=1 / 8),
+    "standard": Plan(work=2.5e12, most_steps=500, finish_steps=150, finish_share=1 / 8),
+    "thorough": Plan(work=1e13, most_steps=2000, finish_steps=300, finish_share=1 / 8),
 }
 
 
@@ -369,7 +370,7 @@ def tune(
     progress = progress or Silent()
     float_model.require_host()
     graph = Graph(model.content)
-    used = images[: max(MIN_PUPILS, min(MOST_PUPILS, int(MOST_PUPILS_BYTES / _bytes_between(graph))))]
+    used = images[: _pupils(graph)]
     found: list[tuple[str, FloatModel, Ranges]] = []
     with tempfile.TemporaryDirectory(prefix="edgeeff-") as name:
         folder = Path(name)
@@ -475,14 +476,14 @@ def _after(graph: Graph) -> dict[int, After]:
     return found
 
 
-def _bytes_between(graph: Graph) -> int:
-    """What one image takes at the boundary between two blocks, at most.
-
-    In half precision, it and its mirror image: the exact and the quantized inputs of a block, and the outputs of both.
-    """
-    positions = replay.cuts(graph, 0)
-    sizes = [int(np.prod(graph.shape(int(graph.operators[at - 1].outputs[0])))) for at in positions]
-    return 2 * 2 * 4 * max([*sizes, int(np.prod(graph.shape(graph.inputs[0])))])
+def _pupils(graph: Graph) -> int:
+    """How many images a network can learn from: the larger it is, the more time and memory each takes."""
+    ends = [int(graph.operators[at - 1].outputs[0]) for at in replay.cuts(graph, 0)]
+    largest = max(float(np.prod(graph.shape(index))) for index in (*ends, graph.inputs[0]))
+    # Of an image and its mirror image: the exact and the quantized inputs of a block and their results, in 16 bits.
+    in_memory = MOST_PUPILS_BYTES / (2 * 4 * 2 * largest)
+    in_time = MOST_PUPILS_WORK / (2 * replay.work(graph, 0, len(graph.operators)))
+    return int(min(MOST_PUPILS, in_memory, max(in_time, LEAST_PUPILS))) or 1
 
 
 class _Part(Sequence[Image]):

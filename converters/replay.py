@@ -52,7 +52,7 @@ EVEN_BATCH = 20
 """Images at a time where nothing is learned."""
 PASSES = 40.0
 """Over the values of a map in one step of learning, in multiply-adds that take as long."""
-MOST_VALUES = 40e6
+MOST_VALUES = 25e6
 """Of the maps of a batch; a step of learning takes some 40 bytes for each."""
 CHECKPOINTS = ("blocks", "whole")
 STEPS_SHOWN = 20
@@ -76,7 +76,7 @@ class Request:
     fixed: tuple[str, ...]
     """Tensors whose ranges stay: the input, the preprocessing, the logits."""
     work: float
-    """Multiply-adds and elements, in 1e9, that a block may spend on learning."""
+    """What all blocks together may spend on learning, each an equal share, in the units of `work`."""
     most_steps: int
     finish_steps: int
     finish_side: int
@@ -146,6 +146,18 @@ def cuts(graph: Graph, first: int) -> list[int]:
             if following not in ("LOGISTIC", "HARD_SWISH", "RELU", "RELU6"):
                 found.append(position + 1)
     return found
+
+
+def work(graph: Graph, first: int, end: int) -> float:
+    """Estimate what operators cost for one image: multiply-adds, and passes over the values of all maps."""
+    total = 0.0
+    for operator in graph.operators[first:end]:
+        values = float(np.prod(graph.shape(int(operator.outputs[0]))))
+        total += PASSES * values
+        if graph.kind(operator) in WEIGHTED:
+            shape = graph.shape(int(operator.inputs[1]))
+            total += values * np.prod(shape) / shape[3 if graph.kind(operator) == "DEPTHWISE_CONV_2D" else 0]
+    return total
 
 
 def run(request: Request, send: Send) -> dict[str, Any]:
@@ -248,7 +260,8 @@ class Tuning:
                 (self._range_variables(first, end), RANGE_RATE),
             ]
             batch = self._batch(first, end, len(images))
-            steps = int(min(self._request.most_steps, self._request.work * 1e9 / (self._work(first, end) * batch)))
+            share = self._request.work / len(self._blocks)
+            steps = int(min(self._request.most_steps, share / (work(self._graph, first, end) * batch)))
             step = self._step(first, end, source, target, loss, rates)
             for rate in _rates(steps):
                 chosen = self._random.choice(len(images), batch, replace=False)
@@ -262,7 +275,9 @@ class Tuning:
 
     def finish(self, images: Array, send: Send) -> None:
         """Tune the last blocks together, for the scores alone."""
-        send({"stage": "tune the last blocks together", "total": STEPS_SHOWN})
+        steps, losses = self._request.finish_steps, list[float]()
+        shown = min(STEPS_SHOWN, steps)
+        send({"stage": "tune the last blocks together", "total": shown})
         sides = [max(self._graph.shape(self._input(first))[1:3]) for first, _ in self._blocks]
         first = next(
             (start for (start, _), side in zip(self._blocks, sides, strict=True) if side <= self._request.finish_side),
@@ -274,17 +289,15 @@ class Tuning:
         rough = _in_batches(self._function(0, first, entry, source, quantized=True), images)
         rates = [
             (self._variables(self._gains, first, end, weights=True), GAIN_RATE * FINISH_SHARE),
-            (self._variables(self._deltas, first, end, weights=True), WEIGHT_RATE * FINISH_SHARE),
             (self._variables(self._deltas, first, end, weights=False), BIAS_RATE * FINISH_SHARE),
             (self._range_variables(first, end), RANGE_RATE * FINISH_SHARE),
         ]
         step = self._step(first, end, source, target, self._divergence, rates)
         batch = self._batch(first, end, len(images))
-        steps, losses = self._request.finish_steps, []
         for number, rate in enumerate(_rates(steps)):
             chosen = self._random.choice(len(images), batch, replace=False)
             losses.append(float(step(rate, rough[chosen], wanted[chosen])))
-            if (number + 1) * STEPS_SHOWN // steps > number * STEPS_SHOWN // steps:
+            if (number + 1) * shown // steps > number * shown // steps:
                 send({"step": number + 1, "loss": float(np.mean(losses))})
                 losses.clear()
 
@@ -303,18 +316,6 @@ class Tuning:
         """How many images fit into memory at once, with all that learning has to keep of them."""
         values = sum(float(np.prod(self._graph.shape(node.output))) for node in self._nodes[first:end])
         return max(1, min(self._request.batch, images, int(MOST_VALUES / values)))
-
-    def _work(self, first: int, end: int) -> float:
-        """What one image costs: elements of all maps, each passed over many times, and multiply-adds."""
-        work = 0.0
-        for node in self._nodes[first:end]:
-            size = float(np.prod(self._graph.shape(node.output)))
-            work += PASSES * size
-            if node.kind in WEIGHTED:
-                weights = self._constants[node.inputs[1]]
-                per_value = weights.size / weights.shape[_channel_axis(node)]
-                work += size * per_value
-        return work
 
     def _step(
         self, first: int, end: int, source: int, target: int, loss: Any, rates: Sequence[tuple[list[Any], float]]

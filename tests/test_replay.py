@@ -76,7 +76,7 @@ def request(folder: Path, of: FloatModel) -> Request:
         folder=str(folder),
         logits=of.logits,
         fixed=(*quantize.known_ranges(of), of.logits),
-        work=0.1,
+        work=3e8,
         most_steps=30,
         finish_steps=4,
         finish_side=16,
