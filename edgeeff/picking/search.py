@@ -35,6 +35,10 @@ HOPELESS = 4.0
 GUIDED = 4
 """So many measurements follow the model alone; the next ones stay in the middle half of what is left, so that a model
 that is wrong does not cost many."""
+STRANGE = 4.0
+"""Standard deviations from what was predicted of it from which a measurement is done again where it decides."""
+DOUBTED = 2
+"""How often a measurement that decides is made where it is strange or invalid: a device may just be like that."""
 POINT_SIGMA = 0.01
 """Relative standard error of a figure that came without an interval."""
 
@@ -56,6 +60,11 @@ class Reading:
     runtime_bytes: int | None = None
     """What of the memory is Python's and the runtime's."""
     size_bytes: int | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether no target's own verdict speaks against it."""
+        return all(one.valid for one in self.latencies)
 
     @property
     def sigma(self) -> float:
@@ -132,7 +141,12 @@ class _Search:
     lowest: int
     efforts: dict[int, int] = field(default_factory=dict)
     """The effort that each candidate was measured with, where this search measured it."""
+    doubtful: set[int] = field(default_factory=set)
+    """Candidates whose measurement is not what was expected, or invalid."""
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.doubtful |= {place for place, reading in self.readings.items() if not reading.valid}
 
     def next(self, most: int, efforts: int) -> int | None:
         """Return the place of the candidate to measure next, None when nothing more has to be or can be told."""
@@ -143,6 +157,9 @@ class _Search:
         again = [index for index in unclear if self.efforts.get(index, -1) < efforts - 1 and self._is_noise(index)]
         if again:
             return again[0]
+        for index in (low, high):
+            if index in self.doubtful and self.efforts.get(index, -1) < min(efforts, DOUBTED) - 1:
+                return index
         if len(unclear) >= UNCLEAR:
             return None
         waiting = [index for index in between if index not in self.readings]
@@ -160,7 +177,11 @@ class _Search:
 
     def take(self, place: int, reading: Reading) -> None:
         """Take in what was measured."""
-        before = self.readings.get(place)
+        before = self.readings.pop(place, None)
+        strange = self._is_strange(place, reading)
+        self.doubtful.discard(place)
+        if strange or not reading.valid:
+            self.doubtful.add(place)
         if before is not None and _apart(before, reading):
             self.notes.append(
                 f"{self.candidates[place].name} took {before.seconds * 1e3:.4g} ms first, and "
@@ -250,6 +271,15 @@ class _Search:
             elif min(distances[index]["memory"], distances[index]["size"]) < -HOPELESS:
                 high = min(high, index)
         return low, high
+
+    def _is_strange(self, place: int, reading: Reading) -> bool:
+        """Say whether a measurement is far from what the others let expect."""
+        model, inside = self._model(), reading.seconds - reading.overhead_s
+        if model is None or not self.readings or inside <= 0:
+            return False
+        means, covariance = model.moments([self.candidates[place].workload])
+        deviation = math.hypot(math.sqrt(covariance[0, 0]), reading.sigma)
+        return abs(math.log(inside) - float(means[0])) > STRANGE * deviation
 
     def _is_noise(self, place: int) -> bool:
         """Say whether it is the latency's interval that leaves a candidate open, so that measuring longer may help."""
