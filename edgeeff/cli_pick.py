@@ -121,6 +121,7 @@ def pick(
     from edgeeff import quantities
     from edgeeff.files import check_writable, write_atomic
     from edgeeff.picking import pick as picking
+    from edgeeff.picking.measure import make_folder
     from edgeeff.picking import plot as plotting
     from edgeeff.picking import view
     from edgeeff.results import PickLimits, to_json
@@ -157,6 +158,7 @@ def pick(
     record = picking.run(request, _show)
     if any(not name.startswith("recorded:") for name in record.targets):
         name = f"{family}_{scheme}.{'+'.join(record.targets).replace(':', '-')}.pick.json"
+        make_folder(output)
         write_atomic(output / name, to_json(record).encode("utf-8"))
     if plot is not None:
         write_atomic(plot, plotting.draw(record, plot.suffix.lower()[1:]), option="--plot")

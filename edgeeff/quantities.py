@@ -35,5 +35,5 @@ def _read(option: str, text: str, units: Mapping[str, float], examples: str) -> 
         raise InputError(f"{option} '{text}': '{unit}' is none of {', '.join(units)}; write {examples}")
     value = float(number) * units[unit]
     if not 0 < value < math.inf:
-        raise InputError(f"{option} '{text}' has to be above zero; write {examples}")
+        raise InputError(f"{option} '{text}' has to be above zero and finite; write {examples}")
     return value

@@ -89,12 +89,7 @@ class Bench:
         """
         file = self.file(candidate)
         plan = Plan((file,), (self.threads,), protocol=self.protocols[effort], image=self.image)
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot make the folder {self.output} ({error.strerror}); choose another with --output"
-            ) from error
+        make_folder(self.output)
         local = all(board.address is None for board in self.boards)
         with self.watching() as watch:
             outcomes = profile.wait(
@@ -134,13 +129,7 @@ class Bench:
             if folder is not None and (folder / candidate.file_name).is_file():
                 return folder / candidate.file_name
         folder = cache_folder("ladders")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot keep converted files in {folder} ({error.strerror}); choose another folder with the "
-                "environment variable EDGEEFF_CACHE"
-            ) from error
+        make_folder(folder, "the environment variable EDGEEFF_CACHE")
         network = candidate.network
         named = network.family != "phi"
         source = convert.Source(
@@ -215,6 +204,16 @@ def reachable(name: str) -> Target:
         )
     _ = target.address
     return target
+
+
+def make_folder(folder: Path, option: str = "--output") -> None:
+    """Make a folder where there is none; raises OutputError when it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {folder} ({error.strerror}); choose another with {option}"
+        ) from error
 
 
 def _same(before: Runtime | None, now: Runtime | None) -> bool:
