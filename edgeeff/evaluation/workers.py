@@ -210,9 +210,10 @@ def pool(workers: int) -> Iterator[Executor]:
     try:
         yield executor
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
+        # Waits for its thread only, which would otherwise close its pipe while Python, ending, still writes into it.
+        executor.shutdown(cancel_futures=True)
 
 
 class _Pool(ProcessPoolExecutor):
