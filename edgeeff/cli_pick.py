@@ -121,9 +121,9 @@ def pick(
     from edgeeff import quantities
     from edgeeff.files import check_writable, write_atomic
     from edgeeff.picking import pick as picking
-    from edgeeff.picking.measure import make_folder
     from edgeeff.picking import plot as plotting
     from edgeeff.picking import view
+    from edgeeff.picking.measure import make_folder
     from edgeeff.results import PickLimits, to_json
 
     limits = PickLimits(

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgeeff import cli
+from edgeeff.converters import convert as converting
 from edgeeff.devices import profile, targets, transport
 from edgeeff.devices.profile import Protocol
 from edgeeff.errors import DroppedError
@@ -175,7 +176,7 @@ def test_a_file_that_nobody_has_is_converted_with_random_weights(desk: Path, mon
         made.append((source, output))
         output.write_bytes(b"")
 
-    monkeypatch.setattr(measure.convert, "convert", convert)
+    monkeypatch.setattr(converting, "convert", convert)
     bench = measure.Bench([], 1, 90, desk)
     phi = ladder("phi", "float32", 64)[30]
     for one in (LITE[1], phi):

@@ -67,8 +67,8 @@ def status(found: Found, candidates: Sequence[Candidate]) -> dict[str, str]:
     return {one.name: judged.status for one, judged in zip(candidates, found.judgements, strict=True)}
 
 
-def limits(budget_s: float, **others: int) -> PickLimits:
-    return PickLimits(budget_s, 90, **others)
+def limits(budget_s: float, *, max_memory_bytes: int | None = None, max_size_bytes: int | None = None) -> PickLimits:
+    return PickLimits(budget_s, 90, max_memory_bytes=max_memory_bytes, max_size_bytes=max_size_bytes)
 
 
 # --- The same answer as measuring everything --------------------------------------------------------------------------

@@ -291,7 +291,12 @@ class _Search:
             return self._of_reading(place, distances)
         low, high = self._bracket()
         limit, distance = self._nearest(distances)
-        if self.lowest <= place < low or distance > SURE:
+        if self.lowest <= place < low:
+            return Judgement("fits", "predicted")
+        if place > high and high in self.readings and distance > -SURE:
+            # A smaller one does not fit, whatever is predicted of this one.
+            return Judgement("does not fit", "predicted", self._of_reading(high, distances).limit)
+        if distance > SURE:
             return Judgement("fits", "predicted")
         if place > high or distance < -SURE:
             return Judgement("does not fit", _basis(limit), limit)
