@@ -277,6 +277,18 @@ def index_of(graph: Graph, name: str) -> int:
     return next(int(o.outputs[0]) for o in graph.operators if graph.name(int(o.outputs[0])) == name)
 
 
+def test_large_networks_learn_from_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Graph(model().content)
+    assert module._pupils(graph) == module.MOST_PUPILS
+    monkeypatch.setattr(module, "MOST_PUPILS_WORK", 1.0)
+    assert module._pupils(graph) == module.LEAST_PUPILS
+    # Of six channels of 16 x 16, in 16 bits: inputs and results, exact and quantized, and all that mirrored.
+    monkeypatch.setattr(module, "MOST_PUPILS_BYTES", 5.5 * (16 * 16 * 6) * 2 * 4 * 2)
+    assert module._pupils(graph) == 5
+    monkeypatch.setattr(module, "MOST_PUPILS_BYTES", 1.0)
+    assert module._pupils(graph) == 1
+
+
 def test_operators_that_cannot_be_replayed_are_a_warning() -> None:
     graph = Graph(finish(tiny.classifier()).content)
     logits = next(operator for operator in graph.operators if graph.kind(operator) == "FULLY_CONNECTED")
