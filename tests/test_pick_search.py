@@ -90,7 +90,7 @@ def check(candidates: Sequence[Candidate], seed: int, place: float) -> Device:
 
 
 @given(st.sampled_from([B, LITE]), st.integers(0, 10_000), st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_winner_is_the_one_that_measuring_all_would_find(
     candidates: Sequence[Candidate], seed: int, place: float
 ) -> None:
@@ -98,7 +98,7 @@ def test_the_winner_is_the_one_that_measuring_all_would_find(
 
 
 def test_few_are_measured() -> None:
-    counts = [len(check(B, seed, place).measured) for seed in range(7) for place in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    counts = [len(check(B, seed, place).measured) for seed in range(5) for place in (0.1, 0.3, 0.5, 0.7, 0.9)]
     assert max(counts) <= 4
     assert np.mean(np.array(counts) <= 3) > 0.9
 

@@ -6,6 +6,7 @@ Sizes and memory are predicted from the network's description, latencies are `la
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from edgeeff import latency, scaling
 from edgeeff.errors import InputError
@@ -69,6 +70,7 @@ class Candidate:
         return f"--phi {self.network.phi:g}"
 
 
+@cache
 def ladder(family: str, scheme: str, resolution: int | None = None) -> tuple[Candidate, ...]:
     """Return the candidates of a family, from small to large by MACs, at their own resolutions or at that one.
 

@@ -150,7 +150,6 @@ class _Search:
 
     def next(self, most: int, efforts: int) -> int | None:
         """Return the place of the candidate to measure next, None when nothing more has to be or can be told."""
-        distances = [self._nearest(one)[1] for one in self._distances(self._model())]
         low, high = self._bracket()
         between = range(low + 1, high)
         unclear = [index for index in between if index in self.readings]
@@ -163,6 +162,7 @@ class _Search:
         if len(unclear) >= UNCLEAR:
             return None
         waiting = [index for index in between if index not in self.readings]
+        distances = {index: self._nearest(one)[1] for index, one in self._distances(self._model(), waiting).items()}
         if unclear:
             # Above one that lies on the budget, only those matter that might be below it.
             waiting = [index for index in waiting if index < unclear[0] or distances[index] > -SURE]
@@ -193,9 +193,10 @@ class _Search:
     def found(self) -> Found:
         """Judge every candidate by all that is known."""
         model = self._model()
-        distances = self._distances(model)
+        everyone = range(len(self.candidates))
+        distances = self._distances(model, everyone)
         return Found(
-            judgements=tuple(self._judge(index, distances[index]) for index in range(len(self.candidates))),
+            judgements=tuple(self._judge(index, distances[index]) for index in everyone),
             predictions=tuple(self._predict(model, one) for one in self.candidates),
             readings=dict(sorted(self.readings.items())),
             model=model,
@@ -233,25 +234,26 @@ class _Search:
         low, high = found.interval
         return Prediction(found.seconds + extra, (low + extra, high + extra))
 
-    def _distances(self, model: Model | None) -> list[dict[Limit, float]]:
-        """Return how far every candidate is from each limit, in standard deviations; positive within it."""
+    def _distances(self, model: Model | None, places: Sequence[int]) -> dict[int, dict[Limit, float]]:
+        """Return how far candidates are from each limit, in standard deviations; positive within it."""
         budget = self.limits.budget_s - self._overhead()
-        times = [0.0 if budget > 0 else -math.inf] * len(self.candidates)
-        if model is not None and budget > 0:
-            means, covariance = model.moments([candidate.workload for candidate in self.candidates])
+        times = [0.0 if budget > 0 else -math.inf] * len(places)
+        if model is not None and budget > 0 and places:
+            means, covariance = model.moments([self.candidates[place].workload for place in places])
             times = [
                 (math.log(budget) - float(mean)) / math.sqrt(covariance[index, index])
                 for index, mean in enumerate(means)
             ]
         runtime, limits = self._runtime(), self.limits
-        return [
-            {
+        found: dict[int, dict[Limit, float]] = {}
+        for place, time in zip(places, times, strict=True):
+            one = self.candidates[place]
+            found[place] = {
                 "latency": time,
                 "memory": _distance(one.memory_bytes + runtime, limits.max_memory_bytes, MEMORY_SPREAD),
                 "size": _distance(one.size_bytes, limits.max_size_bytes, SIZE_SPREAD),
             }
-            for one, time in zip(self.candidates, times, strict=True)
-        ]
+        return found
 
     @staticmethod
     def _nearest(distances: Mapping[Limit, float]) -> tuple[Limit, float]:
@@ -260,7 +262,7 @@ class _Search:
 
     def _bracket(self) -> tuple[int, int]:
         """Return the places of the largest that fits and of the smallest above it that does not."""
-        distances = self._distances(None)
+        distances = self._distances(None, range(len(self.candidates)))
         low, high = self.lowest - 1, len(self.candidates)
         for index in range(self.lowest, len(self.candidates)):
             if index in self.readings:
