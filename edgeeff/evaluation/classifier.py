@@ -128,7 +128,6 @@ def open_baseline(
         / f"{file.sha256}-{'own' if input_range is None else '{:g}_{:g}'.format(*input_range)}.tflite"
     )
     if not kept.is_file():
-        content = _float_tflite(path, progress, input_range)
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -136,6 +135,7 @@ def open_baseline(
                 f"cannot keep the converted baseline in {kept.parent} ({error.strerror}); choose another folder with "
                 "the environment variable EDGEEFF_CACHE"
             ) from error
+        content = _float_tflite(path, progress, input_range)
         write_atomic(kept, content, option="EDGEEFF_CACHE")
     opened = open_classifier(kept, crop=crop)
     return replace(opened, file=file, preprocessing=replace(opened.preprocessing, source="layers"))
