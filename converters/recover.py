@@ -45,8 +45,8 @@ MOST_SEARCHED = 128
 """Images that rules for roles are searched with: fewer fit the images, more take longer."""
 KEPT_APART = 0.25
 """Share of the images that judges and teaches nothing."""
-MOST_JUDGES = 256
-MOST_PUPILS_BYTES = 600e6
+MOST_JUDGES = 128
+MOST_PUPILS_BYTES = 800e6
 """What the maps between two blocks may take, of all images that are learned from."""
 MOST_PUPILS_WORK = 1.5e12
 """What computing the whole network once for all of them may take, in the units of `replay.work`."""
@@ -122,11 +122,13 @@ class Judge:
     """Compares quantized files with the float file on images."""
 
     def __init__(self, model: FloatModel, learned: Images, kept_apart: Images, threads: int = 1) -> None:
-        """Run the float file; raises ModelError when LiteRT cannot."""
+        """Decode the images, once, and run the float file; raises ModelError when LiteRT cannot."""
         self._threads, self._head = threads, model.head
-        self._learned, self._kept_apart = learned, kept_apart
+        self._learned, self._kept_apart = list(learned), list(kept_apart)
         session = Session(model.content, threads=threads)
-        self._expected = {id(images): self._probabilities(session, images) for images in (learned, kept_apart)}
+        self._expected = {
+            id(images): self._probabilities(session, images) for images in (self._learned, self._kept_apart)
+        }
 
     def attempt(self, name: str, model: FloatModel, ranges: Ranges) -> Attempt:
         """Quantize a float model, whose weights may be tuned, for real, and compare."""

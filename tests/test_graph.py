@@ -56,6 +56,18 @@ def test_constants_have_their_values(graph: Graph) -> None:
     assert axes.tolist() == [1, 2]
 
 
+def test_new_values_reach_one_tensor_and_no_other_that_shares_them(graph: Graph) -> None:
+    shape, old = (2, 2), np.arange(4, dtype=np.float32).reshape(2, 2)
+    first, second, alone = (graph.add_tensor(name, shape, "float32", old) for name in ("first", "second", "alone"))
+    graph.tensor(second).buffer = graph.tensor(first).buffer
+    count = len(graph.model.buffers)
+    graph.set_constant(first, -old)
+    graph.set_constant(alone, np.float64(2) * old)
+    assert len(graph.model.buffers) == count + 1
+    for index, expected in ((first, -old), (second, old), (alone, 2 * old)):
+        np.testing.assert_array_equal(graph.constant(index), expected)
+
+
 def test_a_dynamic_dimension_is_minus_one(graph: Graph) -> None:
     graph.tensor(graph.inputs[0]).shapeSignature = [-1, 8, 8, 3]
     again = Graph(graph.content())
