@@ -40,6 +40,7 @@ from edgeeff.results import (
     Memory,
     ModelFile,
     OperatingSystem,
+    PredictionRecord,
     ProbeRecord,
     Processor,
     ProfileRecord,
@@ -56,6 +57,7 @@ from edgeeff.results import (
     versions,
 )
 from tests.evaluations import HEALTHY
+from tests.picks import PICK
 
 Golden = Callable[[str, str], None]
 GOLDEN = Path(__file__).parent / "golden"
@@ -151,7 +153,30 @@ EVALUATION = dataclasses.replace(
         kl=(0.125, -1.0),
     ),
 )
-EXAMPLES = {"conversion": CONVERSION, "profile": PROFILE, "demo": DEMO, "probe": PROBE, "evaluation": EVALUATION}
+PREDICTION = PredictionRecord(
+    **HEAD,
+    model=CONVERSION.model,
+    target="recorded:raspberry-pi-4",
+    scheme="int8",
+    threads=4,
+    percentile=50,
+    macs=385_814_880,
+    predicted_s=0.0315,
+    interval_s=(0.0295, 0.0335),
+    predicted_memory_bytes=64_000_000,
+    fitted=("lite0", "lite2"),
+    basis="2 figures of recorded:raspberry-pi-4",
+    recorded=("measured by us, 2026-01-31",),
+)
+EXAMPLES = {
+    "conversion": CONVERSION,
+    "profile": PROFILE,
+    "demo": DEMO,
+    "probe": PROBE,
+    "evaluation": EVALUATION,
+    "pick": PICK,
+    "prediction": PREDICTION,
+}
 
 
 @pytest.fixture
