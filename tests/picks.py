@@ -91,9 +91,7 @@ DOUBTFUL = replace(
     runner_up="lite2",
     runner_up_margin=0.1667,
     certain=False,
-    doubts=(
-        "lite2 takes 25.0 ms (24.5 ms to 30.5 ms): the budget of 30.0 ms is inside, after the longest measurement",
-    ),
+    doubts=("lite2 takes 25.0 ms (24.5 ms to 30.5 ms): the budget of 30.0 ms is inside",),
     warnings=("lite2 took 25 ms first, and 29 ms when it was measured again: the device drifts",),
     device=replace(BOARD, emulated=True),
     command="edgeeff convert --variant lite1 --scheme int8",

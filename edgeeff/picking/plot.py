@@ -36,6 +36,7 @@ def draw(record: PickRecord, kind: str) -> bytes:
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     published = any(one.top1 is not None for one in record.candidates)
     points = [one for one in record.candidates if _seconds(one) is not None and (one.top1 or not published)]
@@ -77,8 +78,13 @@ def draw(record: PickRecord, kind: str) -> bytes:
                     textcoords="offset points",
                     fontweight="bold" if one.name == record.winner else "normal",
                 )
-        axes.axvline(record.limits.budget_s * 1e3, color="#b2182b", linestyle="--", linewidth=1, label="budget")
+        budget = record.limits.budget_s * 1e3
+        axes.axvline(budget, color="#b2182b", linestyle="--", linewidth=1, label=f"budget {budget:g} ms")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.08)
         axes.set_xlabel(f"p{record.limits.percentile} of the latency, ms; hollow: predicted, bars: 95 %")
         axes.set_ylabel("published ImageNet top-1, %" if published else "MACs, G (nobody published a top-1)")
         axes.set_title(_title(record), fontsize=9)

@@ -94,12 +94,12 @@ def _answer(record: PickRecord) -> Iterator[str]:
         one = named[record.winner]
         yield (
             f"[bold green]{escape(one.name)}[/] is the largest with {escape(budget)}: {_time(one)}"
-            f"{_left(record.margin, record)}"
+            f"{_left(record.margin)}"
         )
     if record.runner_up is not None:
         one = named[record.runner_up]
         word = "next larger" if one.status != "fits" else "next smaller"
-        yield f"{word}: {escape(one.name)}, {_time(one)}{_left(record.runner_up_margin, record, one)}"
+        yield f"{word}: {escape(one.name)}, {_time(one)}{_left(record.runner_up_margin, one)}"
     where = ", ".join(record.targets)
     slowest = " (the slowest decides)" if len(record.targets) > 1 else ""
     device, runtime = record.device, record.runtime
@@ -127,10 +127,12 @@ def _time(one: PickCandidate) -> str:
     return "time not known"
 
 
-def _left(margin: float | None, record: PickRecord, one: PickCandidate | None = None) -> str:
+def _left(margin: float | None, one: PickCandidate | None = None) -> str:
     if margin is None:
         return ""
     limit = one.limit if one is not None and one.limit in {"memory", "size"} else None
+    if one is not None and one.status == "not separable":
+        return f", not separable from {f'its limit of {limit}' if limit else 'the budget'}"
     what = f"its limit of {limit}" if limit else "the budget"
     return f", {abs(margin):.0%} {'below' if margin >= 0 else 'above'} {what}"
 
