@@ -97,6 +97,12 @@ def test_a_baseline_near_chance_is_not_quantizations_fault(low: float, fires: bo
     assert ("collapse" in found) != fires
 
 
+def test_few_images_that_are_right_are_not_near_chance() -> None:
+    one = {"top1": 1.0, "top1_interval": (0.1, 1.0), "balanced_accuracy": 1.0}
+    record = evaluation(**{f"baseline_metrics__{name}": value for name, value in one.items()})
+    assert "near-chance-baseline" not in causes(record)
+
+
 def test_a_baseline_that_says_the_most_frequent_class_only_knows_nothing() -> None:
     record = evaluation(
         **metrics("baseline", 0.9),

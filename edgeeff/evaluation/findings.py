@@ -35,6 +35,8 @@ LOST = 0.2
 """Top-1 that a model has surely lost when it has collapsed."""
 SKILL = 0.05
 """Part of the way from chance to perfect, below which a model knows nothing."""
+NEAR = 0.25
+"""The same, above which nobody would say so."""
 TIED = 0.05
 """Share of images whose best score several classes share that is more than chance and rounding."""
 DOMINANT = 0.5
@@ -538,7 +540,9 @@ def _is_near_chance(record: EvaluationRecord) -> bool:
     def skill(accuracy: float) -> float:
         return (accuracy - chance) / (1 - chance)
 
-    return min(skill(metrics.top1_interval[0]), skill(metrics.balanced_accuracy)) <= SKILL
+    # Of few images the interval reaches down to chance, however right the baseline is on them.
+    low = min(skill(metrics.top1_interval[0]), skill(metrics.balanced_accuracy))
+    return low <= SKILL and min(skill(metrics.top1), skill(metrics.balanced_accuracy)) <= NEAR
 
 
 def _has_collapsed(record: EvaluationRecord) -> bool:
