@@ -212,6 +212,22 @@ def test_this_machine_is_measured_without_connection(desk: Path, monkeypatch: py
     assert [(name, device is not None) for _, name, device in seen] == [("lite0_int8.tflite", True)]
 
 
+def test_this_machine_is_measured_for_real(
+    desk: Path, tiny_float_tflite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ai_edge_litert", reason="runs .tflite files")
+    options = {"warmup_runs": 2, "warmup_s": 0.0, "warmup_limit_s": 0.2, "runs": 5, "duration_s": 0.05}
+    monkeypatch.setattr(profile, "QUICK", Protocol("quick", 2, options))
+    monkeypatch.setattr(measure, "SHORT", Protocol("quick", 3, options))  # when the first one is called invalid
+    (desk / "models" / "lite0_int8.tflite").write_bytes(tiny_float_tflite.read_bytes())
+    # Less than any network needs: one measurement says so.
+    record = picked("--budget", "0.001us", "--quick", status=1)
+    assert (record["measured"], record["candidates"][0]["by"], record["targets"]) == (1, "measured", ["local"])
+    assert 0 < record["candidates"][0]["latency_s"] < 0.1
+    assert record["candidates"][0]["size_bytes"] == tiny_float_tflite.stat().st_size
+    assert picked("--budget", "0.001us", "--quick", status=1)["measured"] == 0  # its record is used again
+
+
 # --- Recorded boards --------------------------------------------------------------------------------------------------
 
 

@@ -372,7 +372,7 @@ class _Answer:
             if invalid:
                 yield (
                     f"the measurement of {self.candidates[place].name} on {invalid[0].target} is invalid; the reasons "
-                    f"are in {invalid[0].source}"
+                    f"are in {invalid[0].source}, and --fresh measures it anew"
                 )
         if winner is not None and winner > 0:
             yield from self._little_gain(winner)

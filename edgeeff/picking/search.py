@@ -142,11 +142,8 @@ class _Search:
     efforts: dict[int, int] = field(default_factory=dict)
     """The effort that each candidate was measured with, where this search measured it."""
     doubtful: set[int] = field(default_factory=set)
-    """Candidates whose measurement is not what was expected, or invalid."""
+    """Candidates that this search measured, and that are not what was expected or invalid."""
     notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.doubtful |= {place for place, reading in self.readings.items() if not reading.valid}
 
     def next(self, most: int, efforts: int) -> int | None:
         """Return the place of the candidate to measure next, None when nothing more has to be or can be told."""

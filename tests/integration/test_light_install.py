@@ -54,6 +54,21 @@ def test_variants_and_scale_answer(light_python: Path, tmp_path: Path) -> None:
     assert "1.44" in json.dumps(json.loads(scale.stdout))
 
 
+def test_recorded_boards_are_picked_from(light_python: Path, tmp_path: Path) -> None:
+    arguments = ("pick", "--budget", "100ms", "--family", "lite", "--target", "recorded:raspberry-pi-4")
+    answered = edgeeff(light_python, *arguments, "--json", cwd=tmp_path)
+    assert answered.returncode == 0, answered.stderr
+    assert json.loads(answered.stdout)["winner"] == "lite3"
+    shown = edgeeff(light_python, *arguments, cwd=tmp_path)
+    assert "RECORDED, not measured now: MLPerf Inference v1.1" in shown.stdout
+    drawn = edgeeff(light_python, *arguments, "--plot", "pick.svg", cwd=tmp_path)
+    assert drawn.returncode == 4
+    assert "edgeeff[plot]" in drawn.stderr
+    converted = edgeeff(light_python, "pick", "--budget", "30ms", cwd=tmp_path)
+    assert converted.returncode == 4
+    assert "edgeeff[host]" in converted.stderr
+
+
 def test_records_are_written_and_read(light_python: Path, tmp_path: Path) -> None:
     code = """
 from pathlib import Path
