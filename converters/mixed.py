@@ -1,0 +1,726 @@
+"""Mixed precision: each block of a network in the arithmetic that it can bear, so that accuracy costs little time.
+
+It is built from the accurate side. Every block has levels, from float over dynamic range (int8 weights, inputs scaled
+anew for each image) to static int8; each level of each block is tried alone in the float network: how far the scores
+move, and how much sooner they come. Blocks then go down their levels in the order of divergence per time gained, and
+every step is a point of a list from the closest to the fastest, quantized, compared and timed for real. The goal
+decides which point is taken. Residual sums stay in float for as long as that pays: rounding them costs most.
+
+What is fast depends on the runtime and the CPU, so it is measured: here, or by whatever `measure` asks. int16 is not
+among the levels, no CPU kernel is fast with it. Ranges come from `recover`; the arithmetic is litert-quantizer's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeeff.converters import quantize, recover, replay
+from edgeeff.converters.float_model import FloatModel
+from edgeeff.converters.graph import Graph
+from edgeeff.converters.quantize import IoType, Ranges
+from edgeeff.converters.recover import Image, Images, Judge
+from edgeeff.converters.runtime import Session
+from edgeeff.converters.schemes import scheme
+from edgeeff.errors import InputError, ModelError
+from edgeeff.progress import Progress, Silent
+
+Measure = Callable[[bytes], float]
+"""Says how long a .tflite file takes for one image, in seconds."""
+Level = Literal["float", "dynamic", "expansion", "inner", "whole"]
+Arithmetic = Literal["dynamic", "weight-only", "static"]
+Floats = npt.NDArray[np.float64]
+
+LEVELS: tuple[Level, ...] = ("float", "dynamic", "expansion", "inner", "whole")
+"""From the most accurate to the fastest: int8 weights for convolutions; static int8 up to the squeezing; all of the
+block but its residual sum; all of it. Weights of one-pixel convolutions are int8 from the first level on, for size."""
+STATIC_LEVELS: tuple[Level, ...] = ("expansion", "inner", "whole")
+STATIC = frozenset(
+    {"CONV_2D", "DEPTHWISE_CONV_2D", "MUL", "ADD", "LOGISTIC", "MEAN", "PAD", "RESHAPE", "HARD_SWISH", "RELU", "RELU6"}
+)
+"""Operators that are ever static; the last layer's rounded weights cost more accuracy than they save time."""
+BENDING = frozenset({"LOGISTIC", "HARD_SWISH", "RELU", "RELU6"})
+
+LOOSER = (0.25, 0.5)
+"""Ways from the ranges that suit full int8 to the extremes, in logarithms: fewer roundings leave less to gain by
+clipping."""
+LEAST_GAIN = 0.002
+"""A share of float's time below which a gain is noise."""
+MOST_UNITS = 24
+"""Blocks that are tried one by one; in deeper networks neighbours go together."""
+MOST_STEPS = 32
+"""Points that are measured on the way to the fastest."""
+TRYING_S, FEWEST_TRIED = 240.0, 16
+"""Time that all trials may take to run their images, and the images that each gets at least."""
+ROUNDS, ROUNDS_S, FEWEST_ROUNDS = 60, 2.0, 5
+DRAWS = 400
+UNSURE = 0.1
+"""The lower end of an estimate is this quantile of its bootstrap; in simulations four of five truths were above it."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a file has to reach; at least one of these."""
+
+    min_agreement: float | None = None
+    """Fraction of images with the same best class as float, 0 to 1."""
+    max_drop: float | None = None
+    """Points of top-1, kept by agreement for want of labels: top-1 drops by no more images than change their class."""
+    max_latency: float | None = None
+    """As a ratio to the float file's."""
+    max_latency_s: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if not given:
+            raise InputError("say what mixed precision has to reach: an agreement, a drop or a latency")
+        if not all(math.isfinite(value) and value >= 0 for value in given.values()):
+            raise InputError(f"a goal is no negative number: {given}")
+        if self.min_agreement is not None and self.min_agreement > 1:
+            raise InputError(f"an agreement of {self.min_agreement:.0%} is more than every image")
+
+    @property
+    def agreement(self) -> float | None:
+        """The least agreement, whichever way it was asked for."""
+        wanted = [
+            *([] if self.min_agreement is None else [self.min_agreement]),
+            *([] if self.max_drop is None else [1 - self.max_drop / 100]),
+        ]
+        return max(wanted, default=None)
+
+    def in_time(self, point: Point) -> bool:
+        """Say whether a point is fast enough."""
+        return (self.max_latency is None or point.latency_ratio <= self.max_latency) and (
+            self.max_latency_s is None or point.latency_s <= self.max_latency_s
+        )
+
+    def close_enough(self, point: Point) -> bool:
+        """Say whether a point agrees enough, and surely so."""
+        return self.agreement is None or point.agreement_low >= self.agreement
+
+
+@dataclass(frozen=True)
+class Point:
+    """One file on the way from float to int8, and what it gave."""
+
+    name: str
+    static: tuple[str, ...]
+    """Blocks in static int8, or in part."""
+    dynamic: tuple[str, ...]
+    """Blocks whose convolutions are dynamic range."""
+    levels: Mapping[str, Level]
+    """Of every block."""
+    divergence: float
+    """Mean Kullback-Leibler divergence of float's scores from this file's on the images it was ordered by, in nats."""
+    agreement: float
+    """Fraction of the images kept apart with the same best class as float."""
+    agreement_estimate: float
+    """The same, expected of many images: float's margins on all images, changed as they changed on those kept apart."""
+    agreement_low: float
+    """The lower end of that estimate, which is held against the goal: images are few."""
+    latency_s: float
+    latency_ratio: float
+    """To the float file's."""
+    size_bytes: int
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One level of one block, tried alone in the float network."""
+
+    block: str
+    level: Level
+    divergence: float
+    latency_ratio: float
+
+
+@dataclass(frozen=True)
+class MixedReport:
+    """What was tried to mix precisions, and what was chosen for the goal."""
+
+    goal: Goal
+    met: bool
+    """False where no point reaches the goal: the one that comes closest to it was chosen."""
+    seed: int
+    calibration_images: int
+    judging_images: int
+    float_latency_s: float
+    points: tuple[Point, ...]
+    """From the closest to float to the fastest; each is better than all others in one of the two."""
+    trials: tuple[Trial, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def chosen(self) -> Point:
+        """The point that the file is."""
+        return next(point for point in self.points if point.chosen)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Operators `first` to `end` of the float file, which go down the levels together: a block, or a few."""
+
+    name: str
+    first: int
+    end: int
+
+
+Mix = Mapping[Unit, Level]
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What was found between float and int8, before there is a goal: `settle` takes what a goal needs."""
+
+    mixer: Mixer
+    points: tuple[Point, ...]
+    """From the closest to float to the fastest; each is better than all others in one of the two."""
+    trials: tuple[Trial, ...]
+    seed: int
+    calibration_images: int
+    judging_images: int
+    float_latency_s: float
+
+    def settle(self, goal: Goal) -> tuple[bytes, MixedReport]:
+        """Return the file for a goal, whose output is float32, and the report."""
+        chosen, met = choose(self.points, goal)
+        return self.content(chosen), MixedReport(
+            goal=goal,
+            met=met,
+            seed=self.seed,
+            calibration_images=self.calibration_images,
+            judging_images=self.judging_images,
+            float_latency_s=self.float_latency_s,
+            points=tuple(replace(point, chosen=point is chosen) for point in self.points),
+            trials=self.trials,
+            warnings=() if met else (_shortfall(self.points, goal),),
+        )
+
+    def content(self, point: Point) -> bytes:
+        """Return the file of a point."""
+        return self.mixer.content({unit: point.levels[unit.name] for unit in self.mixer.units})
+
+
+def search(
+    model: FloatModel,
+    images: Images,
+    goal: Goal,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    measure: Measure | None = None,
+    tuned: FloatModel | None = None,
+    input_type: IoType = "uint8",
+    progress: Progress | None = None,
+) -> tuple[bytes, MixedReport]:
+    """Mix precisions for a goal; return the file, whose output is float32, and the report: see `explore`."""
+    return explore(
+        model,
+        images,
+        seed=seed,
+        threads=threads,
+        measure=measure,
+        tuned=tuned,
+        input_type=input_type,
+        progress=progress,
+    ).settle(goal)
+
+
+def explore(
+    model: FloatModel,
+    images: Images,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    measure: Measure | None = None,
+    tuned: FloatModel | None = None,
+    input_type: IoType = "uint8",
+    progress: Progress | None = None,
+) -> Exploration:
+    """Find the points between float and int8.
+
+    `measure` says how long a file takes where it is to run; without it LiteRT here does, on `threads` threads. `tuned`
+    is the model with weights that were tuned for static int8, which static operators then get. The same images and
+    seed give the same trials; the order of points is that of measured times. Raises CalibrationError when there is no
+    image or a value is not finite, ModelError when the network has no blocks, and what `quantize` raises.
+    """
+    progress = progress or Silent()
+    learning, apart = recover.split(images, seed)
+    _units(Graph(model.content), 0)  # a network that has no blocks is refused before anything is measured
+    judge = Judge(model, learning[: recover.MOST_SEARCHED], apart, threads)
+    ranges, *_ = recover.choose_ranges(model, learning, judge, threads=threads, progress=progress)
+    progress.stage(f"collect extremes from {len(learning)} images", len(learning))
+    extremes = quantize.collect_ranges(model, learning, threads=threads, tick=progress.tick)
+    mixer = Mixer(model, ranges, extremes, tuned=tuned, input_type=input_type)
+    tried = _Tried(mixer, _Scores(model, learning, apart, seed, threads), measure or here(model, apart[0], threads))
+    tried.choose_looseness(progress)
+    trials = tried.levels(progress)
+    return Exploration(
+        mixer=mixer,
+        points=_pareto(tried.points(_steps(mixer.units, trials), progress)),
+        trials=tuple(Trial(unit.name, level, *found) for (unit, level), found in trials.items()),
+        seed=seed,
+        calibration_images=len(learning),
+        judging_images=len(apart),
+        float_latency_s=tried.float_latency_s,
+    )
+
+
+def choose(points: Sequence[Point], goal: Goal) -> tuple[Point, bool]:
+    """Return the best point for a goal, and whether it reaches it.
+
+    With an agreement asked for that is the fastest that has it, otherwise the closest of those in time. Of points that
+    fail, those in time come first.
+    """
+    close = [point for point in points if goal.close_enough(point)]
+    in_time = [point for point in points if goal.in_time(point)]
+    both = [point for point in close if point in in_time]
+    if both and goal.agreement is not None:
+        return min(both, key=lambda point: point.latency_ratio), True
+    if in_time:
+        return min(in_time, key=lambda point: point.divergence), bool(both)
+    return min(points, key=lambda point: point.latency_ratio), False
+
+
+def _shortfall(points: Sequence[Point], goal: Goal) -> str:
+    least = min(points, key=lambda point: point.latency_ratio)
+    found = [f"the fastest takes {least.latency_ratio:.2f} of float's time ({least.latency_s:.3g} s)"]
+    closest = max((p for p in points if goal.in_time(p)), key=lambda p: p.agreement_low, default=None)
+    if closest is not None:
+        found.append(f"in the time asked for an agreement of {closest.agreement_low:.1%} is sure")
+    fastest = min((p for p in points if goal.close_enough(p)), key=lambda p: p.latency_ratio, default=None)
+    if fastest is not None and goal.agreement is not None:
+        found.append(f"with the agreement asked for it takes {fastest.latency_ratio:.2f} ({fastest.latency_s:.3g} s)")
+    return f"no mix of precisions reaches the goal: {'; '.join(found)}"
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+class Mixer:
+    """Makes files of a float model in which each block has a level."""
+
+    def __init__(
+        self,
+        model: FloatModel,
+        ranges: Ranges,
+        extremes: Ranges,
+        *,
+        tuned: FloatModel | None = None,
+        input_type: IoType = "uint8",
+    ) -> None:
+        """Find the blocks; raises ModelError when there are none."""
+        self._model, self._tuned, self._input_type = model, tuned, input_type
+        self._graph = Graph(model.content)
+        self._kinds = [self._graph.kind(operator) for operator in self._graph.operators]
+        self._ranges, self._extremes = ranges, extremes
+        self.units = _units(self._graph, self._begin())
+        self.looseness: dict[Unit, float] = {}
+
+    def arithmetic(self, mix: Mix) -> dict[int, Arithmetic]:
+        """Return what the operators compute in, by position; those that are missing compute in float."""
+        found: dict[int, Arithmetic] = {}
+        for unit, level in mix.items():
+            for position in range(unit.first, unit.end):
+                arithmetic = self._at(position, level)
+                if arithmetic is not None:
+                    found[position] = arithmetic
+        return found
+
+    def levels(self, unit: Unit) -> list[Level]:
+        """Return the levels of a unit that differ from the one before."""
+        found: list[Level] = []
+        known: list[dict[int, Arithmetic]] = []
+        for level in LEVELS:
+            arithmetic = self.arithmetic({unit: level})
+            if arithmetic not in known:
+                known.append(arithmetic)
+                found.append(level)
+        return found
+
+    def content(self, mix: Mix) -> bytes:
+        """Return the file; raises ModelError when litert-quantizer cannot make it."""
+        # Nothing more is quantized: what is left is to take pixels as they are asked for.
+        mixed = replace(self._model, content=self.draft(mix))
+        return quantize.quantize(mixed, scheme("float32"), None, input_type=self._input_type, output_type="float32")
+
+    def draft(self, mix: Mix) -> bytes:
+        """Return the file as it is with float32 input, which is sooner made."""
+        arithmetic = self.arithmetic(mix)
+        return _run_quantizer(self._source(arithmetic), self._names(arithmetic), self._loosened())
+
+    def _begin(self) -> int:
+        """Position of the first operator behind the preprocessing."""
+        known = quantize.known_ranges(self._model)
+        return next(
+            position
+            for position, operator in enumerate(self._graph.operators)
+            if self._graph.name(int(operator.outputs[0])) not in known
+        )
+
+    def _at(self, position: int, level: Level) -> Arithmetic | None:
+        graph, operator, kind = self._graph, self._graph.operators[position], self._kinds[position]
+        if kind not in STATIC:
+            return None
+        sides = graph.shape(int(operator.outputs[0]))[1:3]
+        squeezed = len(graph.shape(int(operator.outputs[0]))) < 4 or sides == (1, 1)
+        gated = (
+            any(
+                graph.shape(int(index))[1:3] == (1, 1) and graph.constant(int(index)) is None
+                for index in operator.inputs
+            )
+            and not squeezed
+        )
+        linear = kind == "CONV_2D" and not squeezed and not self._bent(operator)
+        needs: Level = "whole" if kind == "ADD" else "inner" if squeezed or gated or linear else "expansion"
+        if LEVELS.index(level) >= LEVELS.index(needs):
+            return "static"
+        if kind == "CONV_2D" and squeezed:
+            return "weight-only"
+        if kind == "CONV_2D" and level != "float" and "CONV_2D" in self._kinds[:position]:
+            return "dynamic"
+        return None
+
+    def _bent(self, operator: Any) -> bool:
+        graph = self._graph
+        readers = graph.consumers(int(operator.outputs[0]))
+        return graph.activation(operator) != "NONE" or any(graph.kind(reader) in BENDING for reader in readers)
+
+    def _names(self, arithmetic: Mapping[int, Arithmetic]) -> list[tuple[str, str, Arithmetic]]:
+        return [
+            (self._kinds[position], self._graph.name(int(self._graph.operators[position].outputs[0])), what)
+            for position, what in arithmetic.items()
+        ]
+
+    def _loosened(self) -> Ranges:
+        found = dict(self._ranges)
+        for unit, share in self.looseness.items():
+            operators = self._graph.operators[unit.first : unit.end]
+            # What a unit reads is rounded for it; what it ends with is the next one's.
+            indices = [int(operators[0].inputs[0]), *(int(operator.outputs[0]) for operator in operators[:-1])]
+            for name in (self._graph.name(index) for index in indices):
+                if name in self._ranges and name in self._extremes:
+                    low, high = self._ranges[name]
+                    least, most = self._extremes[name]
+                    found[name] = (_between(low, least, share), _between(high, most, share))
+        return found
+
+    def _source(self, arithmetic: Mapping[int, Arithmetic]) -> bytes:
+        """Return the float file, static operators with tuned weights where there are any."""
+        if self._tuned is None:
+            return self._model.content
+        graph, tuned = Graph(self._model.content), Graph(self._tuned.content)
+        for position, what in arithmetic.items():
+            if what == "static" and self._kinds[position] in replay.WEIGHTED:
+                for index in graph.operators[position].inputs[1:]:
+                    values = tuned.constant(int(index)) if index >= 0 else None
+                    if values is not None:
+                        graph.set_constant(int(index), values)
+        return graph.content()
+
+
+def _between(bound: float, extreme: float, share: float) -> float:
+    """Go a share of the way, in logarithms, from a bound of a range to the extreme, where that is farther out."""
+    if bound == 0 or abs(extreme) <= abs(bound):
+        return bound
+    return math.copysign(abs(bound) ** (1 - share) * abs(extreme) ** share, bound)
+
+
+def _units(graph: Graph, begin: int) -> tuple[Unit, ...]:
+    """Cut a graph where its blocks end; of many blocks neighbours that compute little are put together."""
+    ends = [*replay.cuts(graph, begin), len(graph.operators)]
+    if len(ends) < 2:
+        raise ModelError("mixed precision needs a network of blocks, and this one cannot be cut into any")
+    while len(ends) > MOST_UNITS:
+        firsts = [begin, *ends]
+        costs = [replay.work(graph, firsts[at], firsts[at + 2]) for at in range(len(ends) - 1)]
+        del ends[costs.index(min(costs))]
+    spans = list(zip([begin, *ends], ends, strict=False))
+    names = _block_names(
+        [
+            [graph.name(int(o.outputs[0])) for o in graph.operators[first:end] if graph.kind(o) in replay.CONVOLVING]
+            for first, end in spans
+        ]
+    )
+    return tuple(
+        Unit(name if name and names.index(name) == at else f"part {at + 1}", first, end)
+        for at, (name, (first, end)) in enumerate(zip(names, spans, strict=True))
+    )
+
+
+def _block_names(convolutions: Sequence[Sequence[str]]) -> list[str]:
+    """Return what the names of each block's convolutions begin with, without the folder that several blocks are in."""
+    shared = []
+    for names in convolutions:
+        letters = zip(*(name.split(";")[0] for name in names), strict=False)
+        shared.append("".join(first for first, *_ in itertools.takewhile(lambda some: len(set(some)) == 1, letters)))
+    folders = [name.partition("/")[0] for name in shared]
+    own = [
+        name if folders.count(folder) == 1 else name.partition("/")[2]
+        for name, folder in zip(shared, folders, strict=True)
+    ]
+    return [re.sub(r"(_block)?[\W_]*$", "", name.partition("/")[0]) for name in own]
+
+
+def _run_quantizer(content: bytes, wanted: Iterable[tuple[str, str, Arithmetic]], ranges: Ranges) -> bytes:
+    from litert_quantizer import qtyping, quantizer
+
+    with quantize._quiet():
+        work = quantizer.Quantizer(content)
+        calibrated = some = False
+        for kind, tensor, what in wanted:
+            some = True
+            pattern, operator = f"^{re.escape(tensor)};?$", qtyping.TFLOperationName(kind)
+            if what == "dynamic":
+                work.add_dynamic_config(pattern, operator, 8)
+            elif what == "weight-only":
+                work.add_weight_only_config(pattern, operator, 8)
+            else:
+                calibrated = True
+                work.add_static_config(pattern, operator, 8, 8)
+        if not some:
+            return content
+        statistics = {name: {"min": np.array([low]), "max": np.array([high])} for name, (low, high) in ranges.items()}
+        try:
+            result = work.quantize(statistics if calibrated else None)
+        except Exception as error:  # whatever litert-quantizer raises for a graph that it was not made for
+            raise ModelError(
+                f"litert-quantizer cannot mix precisions in this model: {type(error).__name__}: {error}"
+            ) from error
+    return bytes(result.quantized_model)
+
+
+# --- Trials -----------------------------------------------------------------------------------------------------------
+
+
+class _Tried:
+    """Files that were made, compared and timed."""
+
+    def __init__(self, mixer: Mixer, scores: _Scores, measure: Measure) -> None:
+        self._mixer, self._scores, self._measure = mixer, scores, measure
+        self._float: Mix = dict.fromkeys(mixer.units, "float")
+        self.float_latency_s = measure(scores.content)
+        count = sum(len(mixer.levels(unit)) + len(LOOSER) for unit in mixer.units)
+        self._ordering = max(FEWEST_TRIED, int(TRYING_S / (count * max(scores.seconds, 1e-4))))
+
+    def choose_looseness(self, progress: Progress) -> None:
+        """Choose for each block how far its ranges are loosened, by itself in the float network."""
+        units = [unit for unit in self._mixer.units if _deepest(self._mixer, unit) in STATIC_LEVELS]
+        progress.stage("choose the ranges of each block", len(units))
+        for unit in units:
+            mix = {**self._float, unit: "inner"}
+            found: dict[float, float] = {}
+            for share in (0.0, *LOOSER):
+                self._mixer.looseness[unit] = share
+                found[share] = self._scores.divergence(self._mixer.draft(mix), self._ordering)
+            self._mixer.looseness[unit] = min(found, key=lambda share: found[share])
+            progress.tick()
+
+    def levels(self, progress: Progress) -> dict[tuple[Unit, Level], tuple[float, float]]:
+        """Return the divergence and the latency ratio of each level of each block, alone in the float network."""
+        wanted = [(unit, level) for unit in self._mixer.units for level in self._mixer.levels(unit)[1:]]
+        progress.stage("try each block by itself", len(wanted) + 1)
+        start = self._one(self._float)
+        found = {}
+        for unit in self._mixer.units:
+            found[unit, LEVELS[0]] = start
+        progress.tick()
+        for unit, level in wanted:
+            found[unit, level] = self._one({**self._float, unit: level})
+            progress.tick()
+        return found
+
+    def _one(self, mix: Mix) -> tuple[float, float]:
+        content = self._mixer.draft(mix)
+        return self._scores.divergence(content, self._ordering), self._measure(content) / self.float_latency_s
+
+    def points(self, steps: Sequence[tuple[Unit, Level]], progress: Progress) -> list[Point]:
+        """Return the points after so many steps: all of them, or evenly taken where there are many."""
+        taken = sorted({round(at) for at in np.linspace(0, len(steps), min(MOST_STEPS, len(steps) + 1))})
+        progress.stage("go from float to int8", len(taken))
+        points = []
+        for count in taken:
+            mix: dict[Unit, Level] = {**self._float, **dict(steps[:count])}
+            content = self._mixer.content(mix)
+            seconds, found = self._measure(content), self._scores.compare(content)
+            points.append(
+                Point(
+                    name=f"{count} steps" if count else "float",
+                    static=tuple(unit.name for unit, level in mix.items() if level in STATIC_LEVELS),
+                    dynamic=tuple(unit.name for unit, level in mix.items() if level == "dynamic"),
+                    levels={unit.name: level for unit, level in mix.items()},
+                    divergence=found.divergence,
+                    agreement=found.agreement,
+                    agreement_estimate=found.estimate,
+                    agreement_low=found.low,
+                    latency_s=seconds,
+                    latency_ratio=seconds / self.float_latency_s,
+                    size_bytes=len(content),
+                )
+            )
+            progress.tick()
+        return points
+
+
+def _deepest(mixer: Mixer, unit: Unit) -> Level:
+    return mixer.levels(unit)[-1]
+
+
+def _steps(units: Iterable[Unit], trials: Mapping[tuple[Unit, Level], tuple[float, float]]) -> list[tuple[Unit, Level]]:
+    """Put the levels of all blocks in the order of divergence per time gained.
+
+    Of a block's levels only those on the lower convex hull are worth going to: from each level the next is the one
+    with the least divergence for the time it gains.
+    """
+    found: list[tuple[float, int, Unit, Level]] = []
+    for number, unit in enumerate(units):
+        here: Level = LEVELS[0]
+        dearest = 0.0
+        while True:
+            divergence, latency = trials[unit, here]
+            ahead = [
+                (max(more - divergence, 0.0) / (latency - less), level)
+                for (other, level), (more, less) in trials.items()
+                if other == unit and LEVELS.index(level) > LEVELS.index(here) and latency - less > LEAST_GAIN
+            ]
+            if not ahead:
+                break
+            price, here = min(ahead)
+            dearest = max(dearest, price)  # a level is not gone to before the one above it
+            found.append((dearest, number, unit, here))
+    return [(unit, level) for *_, unit, level in sorted(found, key=lambda step: step[:2])]
+
+
+def _pareto(points: Iterable[Point]) -> tuple[Point, ...]:
+    """Keep the points that no other beats in both divergence and time, from the closest to the fastest."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.divergence, point.latency_ratio)):
+        if not kept or point.latency_ratio < kept[-1].latency_ratio:
+            kept.append(point)
+    return tuple(kept)
+
+
+@dataclass(frozen=True)
+class _Closeness:
+    """How close scores come to the float file's: see `Point`."""
+
+    divergence: float
+    agreement: float
+    estimate: float
+    low: float
+
+
+class _Scores:
+    """What the float file says of the images, and how files compare with it."""
+
+    def __init__(self, model: FloatModel, learning: Images, apart: Images, seed: int, threads: int) -> None:
+        self.content = model.content
+        self._head, self._threads, self._seed = model.head, threads, seed
+        # In an order in which the first few are of both kinds.
+        self._images: list[Image] = [*apart, *learning[: recover.MOST_SEARCHED]]
+        self._apart = len(apart)
+        start = time.perf_counter()
+        self._expected = self._logarithms(model.content, self._images)
+        self.seconds = (time.perf_counter() - start) / len(self._images)
+        self._best = self._expected.argmax(axis=1)
+
+    def divergence(self, content: bytes, images: int) -> float:
+        """Return the mean divergence on so many images."""
+        expected = self._expected[:images]
+        return _divergence(expected, self._logarithms(content, self._images[:images]))
+
+    def compare(self, content: bytes) -> _Closeness:
+        """Return how close a file's scores come, on all images."""
+        found = self._logarithms(content, self._images)
+        margins = _margins(self._expected, self._best)
+        changes = (_margins(found, self._best) - margins)[: self._apart]
+        estimate, low = estimate_agreement(margins, changes, self._seed)
+        same = (found.argmax(axis=1) == self._best)[: self._apart]
+        return _Closeness(_divergence(self._expected, found), float(same.mean()), estimate, low)
+
+    def _logarithms(self, content: bytes, images: Sequence[Image]) -> Floats:
+        session = Session(content, threads=self._threads)
+        scores = np.stack([session.run(image) for image in images]).astype(np.float64)
+        if self._head == "logits":
+            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores = np.maximum(scores, recover.LEAST_SCORE)
+        logarithms: Floats = np.log(scores / scores.sum(axis=1, keepdims=True))
+        return logarithms
+
+
+def _divergence(expected: Floats, found: Floats) -> float:
+    return float((np.exp(expected) * (expected - found)).sum(axis=1).mean())
+
+
+def _margins(logarithms: Floats, best: npt.NDArray[np.int64]) -> Floats:
+    """How far a class lies above the best of the others."""
+    rows = np.arange(len(best))
+    others = logarithms.copy()
+    others[rows, best] = -np.inf
+    margins: Floats = logarithms[rows, best] - others.max(axis=1)
+    return margins
+
+
+def estimate_agreement(margins: Floats, changes: Floats, seed: int) -> tuple[float, float]:
+    """Estimate the agreement on many images from few; return the estimate and its lower end.
+
+    `margins` say how far float's best class lies above the second on each image, `changes` by how much a quantized file
+    moved that on some of them. An image changes its class where its margin is used up: the estimate pairs every margin
+    with every change, which uses how nearly the others changed theirs, so it varies less than counting does. The lower
+    end is the tenth percentile of its bootstrap over images.
+    """
+    generator = np.random.default_rng(seed)
+
+    def agreement(some: Floats, moved: Floats) -> float:
+        return 1 - float(np.searchsorted(np.sort(some), -moved, side="left").mean()) / len(some)
+
+    drawn = [
+        agreement(generator.choice(margins, len(margins)), generator.choice(changes, len(changes)))
+        for _ in range(DRAWS)
+    ]
+    return agreement(margins, changes), float(np.quantile(drawn, UNSURE))
+
+
+# --- Time -------------------------------------------------------------------------------------------------------------
+
+
+def here(model: FloatModel, image: Image, threads: int = 1) -> Measure:
+    """Return what measures files with LiteRT on this machine, in turn with the float file, which drifts as they do.
+
+    One thread is timed by the processor's clock, which stands still while others have the processor.
+    """
+    session = Session(model.content, threads=threads)
+    clock = time.thread_time if threads == 1 else time.perf_counter
+
+    def run(file: Session) -> float:
+        start = clock()
+        file.run(image)
+        return clock() - start
+
+    for _ in range(3):
+        run(session)
+    usual = float(np.median([run(session) for _ in range(10)]))
+    rounds = int(np.clip(ROUNDS_S / (4 * max(usual, 1e-6)), FEWEST_ROUNDS, ROUNDS))
+
+    def measure(content: bytes) -> float:
+        if content == model.content:
+            return usual
+        other = Session(content, threads=threads)
+        for _ in range(3):
+            run(other)
+        ratios = []
+        for _ in range(rounds):
+            before, one, two, after = run(session), run(other), run(other), run(session)
+            ratios.append((one + two) / (before + after))
+        return usual * float(np.median(ratios))
+
+    return measure

@@ -1,0 +1,346 @@
+"""Blocks go down from float to int8 in the order of what it costs and gains, and the goal decides where they stop."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edgeeff.calibration import images as folders
+from edgeeff.calibration import ranges as ranges_module
+from edgeeff.calibration.ranges import RULES
+from edgeeff.converters import inspect
+from edgeeff.converters import mixed as module
+from edgeeff.converters.float_model import FloatModel, finish, trace
+from edgeeff.converters.graph import Graph
+from edgeeff.converters.mixed import Exploration, Goal, Level, Mixer, Point, choose, estimate_agreement, explore, search
+from edgeeff.converters.quantize import collect_ranges
+from edgeeff.converters.runtime import Session
+from edgeeff.converters.trace import Request
+from edgeeff.errors import CalibrationError, InputError, ModelError
+from tests import tiny
+
+PHOTOS = tiny.images(24, size=16)
+FEW = (RULES[0], RULES[4])
+COSTS = {"float32": 4.0, "int8": 1.0}
+"""What an operator takes where latency is made up, by the type of its result."""
+
+
+@pytest.fixture(autouse=True)
+def few_rules(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rules for ranges are enough, and save time."""
+    if request.node.get_closest_marker("accuracy") is None:
+        monkeypatch.setattr(ranges_module, "RULES", FEW)
+
+
+@functools.cache
+def model() -> FloatModel:
+    return finish(tiny.swish_classifier())
+
+
+@functools.cache
+def mixer() -> Mixer:
+    extremes = collect_ranges(model(), PHOTOS)
+    return Mixer(model(), extremes, extremes)
+
+
+def made_up(content: bytes) -> float:
+    """A latency that is the same on every machine: int8 operators are fast, int8 weights help a little."""
+    graph = Graph(content)
+    seconds = 0.0
+    for operator in graph.operators:
+        kind, dtype = graph.kind(operator), graph.dtype(int(operator.outputs[0]))
+        if kind in ("QUANTIZE", "DEQUANTIZE"):
+            continue
+        seconds += COSTS[dtype] - (kind == "CONV_2D" and dtype == "float32" and weights(graph, operator) == "int8")
+    return seconds / 1000
+
+
+def weights(graph: Graph, operator: Any) -> str:
+    return graph.dtype(int(operator.inputs[1]))
+
+
+@functools.cache
+def exploration() -> Exploration:
+    return explore(model(), PHOTOS, measure=made_up)
+
+
+def point(name: str, *, divergence: float = 0.0, low: float = 1.0, ratio: float = 1.0) -> Point:
+    return Point(name, (), (), {}, divergence, low, low, low, ratio / 100, ratio, 1)
+
+
+CURVE = (
+    point("float"),
+    point("close", divergence=0.01, low=0.98, ratio=0.7),
+    point("middle", divergence=0.05, low=0.95, ratio=0.6),
+    point("fast", divergence=0.2, low=0.8, ratio=0.45),
+)
+
+
+# --- Goals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("goal", "name", "met"),
+    [
+        (Goal(min_agreement=0.95), "middle", True),
+        (Goal(min_agreement=0.96), "close", True),
+        (Goal(max_drop=5), "middle", True),
+        (Goal(max_drop=20), "fast", True),
+        (Goal(max_drop=20, min_agreement=0.9), "middle", True),
+        (Goal(max_latency=0.65), "middle", True),
+        (Goal(max_latency_s=0.0061), "middle", True),
+        (Goal(min_agreement=0.9, max_latency=0.65), "middle", True),
+        (Goal(min_agreement=0.97, max_latency=0.65), "middle", False),
+        (Goal(max_latency=0.4), "fast", False),
+        (Goal(min_agreement=1.0), "float", True),
+    ],
+)
+def test_the_goal_decides(goal: Goal, name: str, met: bool) -> None:
+    chosen, reached = choose(CURVE, goal)
+    assert (chosen.name, reached) == (name, met)
+
+
+def test_an_agreement_that_no_point_has_takes_the_closest() -> None:
+    assert choose(CURVE[1:], Goal(min_agreement=0.99)) == (CURVE[1], False)
+
+
+@pytest.mark.parametrize(
+    "goal", [{}, {"min_agreement": 94.0}, {"min_agreement": -0.1}, {"max_latency": float("nan")}, {"max_drop": -1.0}]
+)
+def test_goals_that_say_nothing_are_refused(goal: dict[str, float]) -> None:
+    with pytest.raises(InputError):
+        Goal(**goal)
+
+
+def test_a_goal_that_cannot_be_met_is_said_and_the_best_is_kept() -> None:
+    content, report = exploration().settle(Goal(max_latency=0.01))
+    assert not report.met
+    assert report.chosen == report.points[-1]
+    assert len(content) == report.chosen.size_bytes
+    (warning,) = report.warnings
+    assert f"the fastest takes {report.chosen.latency_ratio:.2f} of float's time" in warning
+
+
+def test_a_goal_that_is_met_is_said() -> None:
+    content, report = exploration().settle(Goal(min_agreement=0.5))
+    assert report.met
+    assert report.warnings == ()
+    assert report.chosen.agreement_low >= 0.5
+    assert made_up(content) == report.chosen.latency_s
+    assert len(content) == report.chosen.size_bytes
+
+
+# --- Points -----------------------------------------------------------------------------------------------------------
+
+
+def test_points_lead_from_the_closest_to_the_fastest() -> None:
+    _, report = exploration().settle(Goal(min_agreement=0.5))
+    assert len(report.points) > 3
+    assert report.points[0].name == "float"
+    assert report.points[0].divergence < 1e-3
+    for one, other in itertools.pairwise(report.points):
+        assert one.divergence <= other.divergence
+        assert one.latency_ratio > other.latency_ratio
+    assert sum(one.chosen for one in report.points) == 1
+    assert report.points[-1].latency_ratio < 0.6
+    assert (report.calibration_images, report.judging_images) == (18, 6)
+
+
+def test_every_level_of_every_block_is_told() -> None:
+    _, report = exploration().settle(Goal(min_agreement=0.5))
+    blocks = [unit.name for unit in mixer().units]
+    assert list(dict.fromkeys(trial.block for trial in report.trials)) == blocks
+    assert Counter(trial.level for trial in report.trials)["whole"] >= 1
+
+
+def test_the_same_seed_gives_the_same_file() -> None:
+    goal = Goal(max_latency=0.8)
+    assert search(model(), PHOTOS, goal, measure=made_up) == exploration().settle(goal)
+
+
+def test_what_gains_no_time_is_left_alone() -> None:
+    steps = module._steps(
+        mixer().units[:2],
+        {
+            (mixer().units[0], "float"): (0.0, 1.0),
+            (mixer().units[0], "dynamic"): (0.001, 1.01),
+            (mixer().units[0], "expansion"): (0.02, 0.95),
+            (mixer().units[0], "inner"): (0.01, 0.9),
+            (mixer().units[0], "whole"): (0.03, 0.89),
+            (mixer().units[1], "float"): (0.0, 1.0),
+            (mixer().units[1], "inner"): (0.004, 0.9),
+            (mixer().units[1], "whole"): (0.5, 0.9),
+        },
+    )
+    first, second = mixer().units[:2]
+    assert steps == [(second, "inner"), (first, "inner"), (first, "whole")]
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+def kinds(content: bytes) -> Counter[tuple[str, str]]:
+    """Count operators by kind and by the type of their result."""
+    graph = Graph(content)
+    return Counter((graph.kind(operator), graph.dtype(int(operator.outputs[0]))) for operator in graph.operators)
+
+
+def at_level(level: Level, *blocks: str) -> bytes:
+    return mixer().content({unit: level if unit.name in blocks else "float" for unit in mixer().units})
+
+
+def test_blocks_are_known_by_name() -> None:
+    assert [unit.name for unit in mixer().units] == ["part 1", "block2", "top"]
+
+
+def test_a_block_that_is_static_is_int8_in_the_file() -> None:
+    middle = mixer().units[1].name
+    inner, whole = (kinds(at_level(level, middle)) for level in ("inner", "whole"))
+    assert inner["DEPTHWISE_CONV_2D", "int8"] == 1
+    assert inner["CONV_2D", "int8"] == 4
+    assert (inner["ADD", "float32"], inner["ADD", "int8"]) == (1, 0)
+    assert (whole["ADD", "float32"], whole["ADD", "int8"]) == (0, 1)
+    expansion = kinds(at_level("expansion", middle))
+    assert (expansion["DEPTHWISE_CONV_2D", "int8"], expansion["CONV_2D", "int8"]) == (1, 1)
+
+
+def test_blocks_that_are_not_stay_float() -> None:
+    content = at_level("whole", mixer().units[1].name)
+    graph = Graph(content)
+    dtype = {graph.name(int(o.outputs[0])).split(";")[0]: graph.dtype(int(o.outputs[0])) for o in graph.operators}
+    assert dtype["block2/depth"] == "int8"
+    assert dtype["block1/depth"] == dtype["top"] == dtype["logits"] == dtype["stem"] == "float32"
+
+
+def test_dynamic_convolutions_have_int8_weights_and_float_results() -> None:
+    graph = Graph(at_level("dynamic", *(unit.name for unit in mixer().units)))
+    convolutions = [o for o in graph.operators if graph.kind(o) == "CONV_2D" and graph.shape(int(o.outputs[0]))[1] > 1]
+    types = [(weights(graph, o), graph.dtype(int(o.outputs[0]))) for o in convolutions]
+    # The first reads pixels.
+    assert types == [("float32", "float32"), *[("int8", "float32")] * (len(types) - 1)]
+
+
+@pytest.mark.parametrize("level", ["float", "dynamic", "whole"])
+def test_a_mixed_file_is_one_partition(tmp_path: Path, level: Level) -> None:
+    path = tmp_path / "mixed.tflite"
+    path.write_bytes(at_level(level, *(unit.name for unit in mixer().units)))
+    delegation = inspect.inspect(path).delegation
+    assert delegation is not None
+    assert delegation.partitions == 1
+    assert delegation.left == ()
+
+
+def test_scores_move_less_the_less_is_static() -> None:
+    names = [unit.name for unit in mixer().units]
+    expected = np.stack([Session(model().content).run(image) for image in PHOTOS[:8]])
+
+    def moved(level: Level, blocks: Sequence[str]) -> float:
+        session = Session(at_level(level, *blocks))
+        return float(np.abs(np.stack([session.run(image) for image in PHOTOS[:8]]) - expected).mean())
+
+    assert moved("float", names) < moved("whole", names[1:2]) < moved("whole", names)
+
+
+def test_static_blocks_get_the_tuned_weights_and_others_keep_theirs() -> None:
+    tuned = Graph(model().content)
+    for operator in tuned.operators:
+        if tuned.kind(operator) == "CONV_2D":
+            values = tuned.constant(int(operator.inputs[1]))
+            assert values is not None
+            tuned.set_constant(int(operator.inputs[1]), 2 * values)
+    extremes = collect_ranges(model(), PHOTOS)
+    with_tuned = Mixer(model(), extremes, extremes, tuned=replace(model(), content=tuned.content()))
+    unit = with_tuned.units[1]
+    both = [Graph(one.content({unit: "inner"})) for one in (mixer(), with_tuned)]
+    ratio = {}
+    for plain, doubled in zip(*(graph.operators for graph in both), strict=True):
+        if both[0].kind(plain) == "CONV_2D":
+            one, other = (
+                graph.tensor(int(operator.inputs[1])) for graph, operator in zip(both, (plain, doubled), strict=True)
+            )
+            quantized = both[0].dtype(int(plain.inputs[1])) == "int8"
+            ratio[both[0].name(int(plain.outputs[0])).split(";")[0]] = (
+                other.quantization.scale[0] / one.quantization.scale[0] if quantized else None
+            )
+    assert ratio["block2/expand"] == pytest.approx(2)
+    assert ratio["block1/expand"] is None
+
+
+def test_neighbours_go_together_in_deep_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_UNITS", 2)
+    units = module._units(Graph(model().content), mixer().units[0].first)
+    assert len(units) == 2
+    assert (units[0].first, units[-1].end) == (mixer().units[0].first, mixer().units[-1].end)
+    assert units[0].end == units[1].first
+
+
+def test_a_network_without_blocks_is_refused() -> None:
+    with pytest.raises(ModelError, match="cannot be cut"):
+        search(finish(tiny.classifier()), tiny.images(4), Goal(max_latency=0.5), measure=made_up)
+
+
+def test_no_images_are_refused() -> None:
+    with pytest.raises(CalibrationError):
+        search(model(), [], Goal(max_latency=0.5))
+
+
+# --- Estimates --------------------------------------------------------------------------------------------------------
+
+
+def test_an_estimate_is_right_where_the_truth_is_known() -> None:
+    random = np.random.default_rng(0)
+    margins, changes = random.exponential(4, 200_000), random.normal(0, 0.3, 200_000)
+    truth = float(np.mean(margins + changes >= 0))
+    few = [estimate_agreement(margins[at : at + 128], changes[at : at + 32], 0) for at in range(0, 128 * 40, 128)]
+    assert np.mean([estimate for estimate, _ in few]) == pytest.approx(truth, abs=0.005)
+    counted = [np.mean(margins[at : at + 32] + changes[at : at + 32] >= 0) for at in range(0, 128 * 40, 128)]
+    assert np.std([estimate for estimate, _ in few]) < 0.6 * np.std(counted)
+    assert 0.7 < np.mean([low <= truth for _, low in few]) < 0.98
+
+
+def test_no_change_is_full_agreement() -> None:
+    margins = np.array([0.1, 2.0, 3.0])
+    assert estimate_agreement(margins, np.zeros(3), 0) == (1.0, 1.0)
+    assert estimate_agreement(margins, np.full(3, -5.0), 0) == (0.0, 0.0)
+
+
+# --- Time -------------------------------------------------------------------------------------------------------------
+
+
+def test_time_is_measured_here() -> None:
+    measure = module.here(model(), PHOTOS[0])
+    usual = measure(model().content)
+    assert usual > 0
+    assert measure(at_level("float")) == pytest.approx(usual, rel=1.0)
+
+
+# --- Real networks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.accuracy
+def test_a_network_with_swish_keeps_its_accuracy_at_half_the_time(shared: Path, tmp_path: Path) -> None:
+    path = tmp_path / "float.tflite"
+    keras = shared / "models" / "efficientnetb0_imagenette.keras"
+    float_ = finish(path.read_bytes(), trace(Request(output=str(path), model=str(keras)), lambda _: None))
+
+    def crops(name: str, count: int) -> list[npt.NDArray[np.uint8]]:
+        files = folders.sample(folders.find(shared / "data" / "imagenette" / name), count).files
+        return [folders.load(file.path, 224, 224, "none") for file in files]
+
+    content, report = search(float_, crops("calibration", 128), Goal(min_agreement=0.94))
+    sessions = Session(float_.content), Session(content)
+    same = [len({int(session.run(image).argmax()) for session in sessions}) == 1 for image in crops("evaluation", 1000)]
+    print(report.chosen.latency_ratio, report.chosen.agreement_low, np.mean(same))
+    assert report.met
+    assert np.mean(same) >= 0.94
+    # Of the float file whose preprocessing is fused, which takes 0.92 of the stock converter's.
+    assert report.chosen.latency_ratio <= 0.58
