@@ -39,8 +39,10 @@ Effort = Literal["quick", "standard", "thorough"]
 Role = Literal["linear", "gated", "squeezed", "activated", "bent next"]
 """What a tensor is: read by swish or sigmoid, its result, of one pixel, multiplied by a gate, or on the way between."""
 
-NOTABLE, WORTH_A_CHANGE = 0.95, 0.99
+NOTABLE, WORTH_A_CHANGE = 0.95, 0.998
 """Divergences that differ by less, as a ratio, are as good as each other; in the search, which asks the same images."""
+REACH = 2
+"""How many rules to either side, from careful to bold, a part tries when its role has found its own."""
 MOST_SEARCHED = 128
 """Images that rules for roles are searched with: fewer fit the images, more take longer."""
 KEPT_APART = 0.25
@@ -258,11 +260,9 @@ def choose_ranges(
             progress.tick()
     tried.append((judge.attempt("a rule for each role", model, choices.ranges(search.chosen)), search.chosen))
     for part in choices.parts:
-        position = rules.RULES.index(search.chosen[part])
-        for direction in (-1, 1):
-            at = position + direction
-            while 0 <= at < len(rules.RULES) and search.improve([part], rules.RULES[at]):
-                at += direction
+        at = rules.RULES.index(search.chosen[part])
+        for rule in rules.RULES[max(0, at - REACH) : at + REACH + 1]:
+            search.improve([part], rule)
         progress.tick()
     name = "a rule for each role and resolution"
     tried.append((judge.attempt(name, model, choices.ranges(search.chosen)), search.chosen))

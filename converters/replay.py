@@ -48,7 +48,7 @@ FINISH_SHARE = 0.03
 """Learning rates of the last blocks together, as a share of those above."""
 BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-10
 WARM_UP = 10
-EVEN_BATCH = 20
+EVEN_BATCH = 10
 """Images at a time where nothing is learned."""
 PASSES = 40.0
 """Over the values of a map in one step of learning, in multiply-adds that take as long."""
