@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from edgeeff.devices import profile, targets, transport
 from edgeeff.devices.profile import Protocol
 from edgeeff.errors import DroppedError
 from edgeeff.files import cache_folder
-from edgeeff.picking import measure, pick
+from edgeeff.picking import measure, pick, records
 from edgeeff.picking.ladder import ladder
-from edgeeff.results import PickLimits, PickRecord, read_record
+from edgeeff.results import EndToEnd, ModelFile, PickLimits, PickRecord, ProfileRecord, read_record
 from tests.scripted import Answer, Lab, story
 
 LITE = ladder("lite", "int8")
@@ -311,6 +312,25 @@ def test_a_board_that_is_written_down_wrongly_is_refused(desk: Path, change: tup
     done = edgeeff("pick", "--family", "lite", "--budget", "15ms", "--target", "recorded:ours", "--records", str(desk))
     assert done.exit_code == 2
     assert reason in done.stderr
+
+
+@pytest.mark.parametrize("percentile", [50, 90])
+def test_from_image_to_scores_counts_what_is_not_the_network(percentile: int) -> None:
+    golden = read_record(Path(__file__).parent / "golden" / "profile_v2.json")
+    assert isinstance(golden, ProfileRecord)
+    steps = EndToEnd("x.jpg", 30, 0.01, 0.004, 0.001, 0.051, total_s=0.066, total_p90_s=0.08)
+    latency = replace(golden.latency, process_p50_s=(0.049, 0.05, 0.051), process_p90_s=(0.061, 0.0625, 0.064))
+    record = replace(golden, model=ModelFile("b0_int8.tflite", "0" * 64, 1), latency=latency, end_to_end=steps)
+    figure = records.of_profile(record, Path("x.profile.json"))
+    total, alone = {50: (0.066, 0.05), 90: (0.08, 0.0625)}[percentile]
+    reading = figure.reading("pi4", percentile, "measured", end_to_end=True)
+    assert reading is not None
+    assert reading.seconds == total
+    assert reading.overhead_s == pytest.approx(total - alone)
+    assert reading.interval is not None
+    assert reading.interval[1] / reading.seconds == pytest.approx(1.05, abs=0.02)
+    assert figure.reading("pi4", 99, "measured", end_to_end=True) is None
+    assert figure.reading("pi4", 99, "measured") is None  # too few runs
 
 
 # --- Limits -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeeff.picking.ladder import Candidate, ladder
+from edgeeff.picking.records import recorded
 from edgeeff.picking.search import EFFORTS, MOST, UNCLEAR, Found, Reading, search
 from edgeeff.results import PickLatency, PickLimits
 
@@ -143,6 +145,26 @@ def test_without_a_way_to_measure_only_what_is_known_counts() -> None:
     empty = search(B, limits(0.025), None)
     assert set(status(empty, B).values()) == {"not separable"}
     assert empty.predictions == (None,) * len(B)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "float32"])
+def test_a_published_board_is_picked_from_as_if_it_were_measured(scheme: str) -> None:
+    pi4, rungs = recorded("raspberry-pi-4"), ladder("lite", scheme)
+    published = [pi4.reading(one, 4, 90) for one in rungs]
+    times = [one.seconds for one in published if one is not None]
+    assert len(times) == len(rungs)
+
+    def measure(candidate: Candidate, effort: int) -> Reading:
+        reading = published[rungs.index(candidate)]
+        assert reading is not None
+        return reading
+
+    edges = [times[0] / 1.1, *times, times[-1] * 1.1]
+    for place, (below, above) in enumerate(itertools.pairwise(edges)):
+        for budget in (below * 1.001, math.sqrt(below * above), above * 0.999):
+            found = search(rungs, limits(budget), measure)
+            assert largest(found, rungs) == (rungs[place - 1].name if place else None)
+            assert found.measured <= 3
 
 
 # --- Noise ------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from edgeeff.picking.ladder import Candidate
 from edgeeff.picking.measure import Bench
 from edgeeff.picking.records import PREFIX, Recorded
 from edgeeff.picking.search import EFFORTS, Found, Judgement, Measure, Reading, search
-from edgeeff.results import Device, PickCandidate, PickLimits, PickRecord, Runtime, this_device, versions
+from edgeeff.results import Device, PickCandidate, PickLatency, PickLimits, PickRecord, Runtime, this_device, versions
 
 POINTS_PER_DOUBLING = 1.0
 """Top-1 that twice the MACs should buy at least: from B3 to B4 it is 1.0 point, from B4 to B5 0.6."""
@@ -359,21 +359,23 @@ class _Answer:
                     f"{self.candidates[following].name} was not measured: that its {judgement.limit} does not fit is "
                     "predicted"
                 )
-        decisive = [readings[place] for place in (winner, following) if place is not None and place in readings]
-        if any(reading.interval is None for reading in decisive):
+        decisive = [place for place in (winner, following) if place is not None and place in readings]
+        if any(readings[place].interval is None for place in decisive):
             yield "recorded figures came without intervals"
+        for place in decisive:
+            for one in self._invalid(place):
+                yield (
+                    f"the measurement of {self.candidates[place].name} on {one.target} is invalid; the reasons are in "
+                    f"{one.source}, and --fresh measures it anew"
+                )
+
+    def _invalid(self, place: int) -> list[PickLatency]:
+        return [one for one in self.found.readings[place].latencies if not one.valid]
 
     def _warnings(self, winner: int | None, device: Device) -> Iterator[str]:
         if device.emulated:
             yield "EMULATED: a program stood in for the board, so no latency here is a real board's"
         yield from self.found.notes
-        for place, reading in self.found.readings.items():
-            invalid = [one for one in reading.latencies if not one.valid]
-            if invalid:
-                yield (
-                    f"the measurement of {self.candidates[place].name} on {invalid[0].target} is invalid; the reasons "
-                    f"are in {invalid[0].source}, and --fresh measures it anew"
-                )
         if winner is not None and winner > 0:
             yield from self._little_gain(winner)
 
