@@ -232,6 +232,7 @@ def test_an_invalid_measurement_that_decides_is_made_again_once() -> None:
     assert largest(found, B) == "b2"
     assert [effort for name, effort in simulated.asked if name == "b2"] == [0, 1]
     assert [effort for name, effort in simulated.asked if name == "b3"] == [0, 1]
+    assert [effort for name, effort in simulated.asked if name == "b0"] == [0]  # it decides nothing
 
 
 def test_a_target_that_disappears_ends_the_search() -> None:

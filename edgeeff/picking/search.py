@@ -153,9 +153,6 @@ class _Search:
         again = [index for index in unclear if self.efforts.get(index, -1) < efforts - 1 and self._is_noise(index)]
         if again:
             return again[0]
-        for index in (low, high):
-            if index in self.doubtful and self.efforts.get(index, -1) < min(efforts, DOUBTED) - 1:
-                return index
         if len(unclear) >= UNCLEAR:
             return None
         waiting = [index for index in between if index not in self.readings]
@@ -164,7 +161,8 @@ class _Search:
             # Above one that lies on the budget, only those matter that might be below it.
             waiting = [index for index in waiting if index < unclear[0] or distances[index] > -SURE]
         if not waiting or len(self.efforts) >= most:
-            return None
+            doubted = [index for index in (low, high) if index in self.doubtful]
+            return next((index for index in doubted if self.efforts[index] < min(efforts, DOUBTED) - 1), None)
         if not self.readings:
             return waiting[0]
         if len(self.efforts) >= GUIDED:
