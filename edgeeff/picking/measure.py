@@ -28,7 +28,9 @@ from edgeeff.results import Device, Runtime, this_device, versions
 
 SHORT = Protocol("quick", processes=5, options={"warmup_s": 1.0, "runs": 30, "duration_s": 2.0, "warmup_limit_s": 10.0})
 """Where the interval is clear of the budget already, longer would not tell more."""
-LONG = replace(profile.FULL, processes=2 * profile.FULL_PROCESSES)
+MANY = replace(SHORT, processes=15)
+"""Processes differ more than the runs of one do, so more of them narrow the interval more than longer ones."""
+LONG = replace(profile.FULL, processes=10)
 SAMPLES = 4
 """Calibration images: whichever the ranges are, the kernels take as long."""
 
@@ -53,6 +55,8 @@ class Bench:
     models: Path | None = None
     """Folder with files that are converted already."""
     quick: bool = False
+    given: tuple[Protocol, ...] = ()
+    """Other protocols than the usual ones, by effort."""
     fresh: bool = False
     """Leave aside what was measured before."""
     watching: Callable[[], AbstractContextManager[Watch]] = lambda: nullcontext(_unwatched)
@@ -64,10 +68,12 @@ class Bench:
     @property
     def protocols(self) -> tuple[Protocol, ...]:
         """How candidates are measured, at each effort."""
+        if self.given:
+            return self.given
         if self.quick:
             return (profile.QUICK, SHORT)
         # Fewer runs than the full protocol's cannot tell the 99th percentile.
-        return (profile.FULL, LONG) if self.percentile == 99 else (SHORT, profile.FULL, LONG)
+        return (profile.FULL, LONG) if self.percentile == 99 else (SHORT, MANY, LONG)
 
     def known(self, candidates: Sequence[Candidate]) -> dict[int, tuple[Reading, ...]]:
         """Return what earlier records in the folder say, for those candidates that every board has one of."""

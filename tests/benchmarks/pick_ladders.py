@@ -32,6 +32,7 @@ import numpy as np
 
 from edgeeff import latency, quantities, scaling
 from edgeeff.devices import profile, targets
+from edgeeff.devices.profile import Protocol
 from edgeeff.latency import Prior
 from edgeeff.picking import measure, pick
 from edgeeff.picking.ladder import Candidate, candidate, ladder
@@ -40,6 +41,7 @@ from edgeeff.picking.search import Found, Reading, search
 from edgeeff.results import ConversionRecord, PickLimits, ProfileRecord, read_record
 from edgeeff.statistics import relative_interval
 
+EFFORTS = (measure.SHORT, measure.MANY, measure.LONG)
 REPEATS = 10
 """Replays of every budget, each with other processes."""
 
@@ -60,15 +62,15 @@ def main() -> None:
         continuous(quantities.seconds("--phi", budget), arguments.scheme, arguments.models, arguments.percentile)
     if arguments.phi:
         return
-    total, effort = Total(), ("short", "full").index(arguments.whole)
+    total, whole = Total(), {"short": measure.SHORT, "full": profile.FULL}[arguments.whole]
     limit = scaling.macs(scaling.network(arguments.largest))
     for name in arguments.ladders:
         family, scheme = name.split(":")
         rungs = [one for one in ladder(family, scheme) if family != "b" or one.macs <= limit]
         if arguments.records is not None:
-            replay(name, rungs, arguments.records, arguments.models, arguments.percentile, effort, total)
+            replay(name, rungs, arguments.records, arguments.models, arguments.percentile, whole, total)
         else:
-            live(name, rungs, arguments.models, arguments.percentile, effort, total)
+            live(name, rungs, arguments.models, arguments.percentile, whole, total)
     total.summarize()
 
 
@@ -137,12 +139,14 @@ def winner(names: Sequence[str], seconds: Sequence[float], budget_s: float) -> s
 # On this machine
 
 
-def live(name: str, rungs: Sequence[Candidate], models: Path | None, percentile: int, whole: int, total: Total) -> None:
+def live(
+    name: str, rungs: Sequence[Candidate], models: Path | None, percentile: int, whole: Protocol, total: Total
+) -> None:
     """Measure a whole ladder, then pick from it."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench([targets.LOCAL], 1, percentile, Path(folder), models=models)
+        bench = Bench([targets.LOCAL], 1, percentile, Path(folder), models=models, given=(whole,))
         begin = time.perf_counter()
-        seconds = [bench.measure(one, whole)[0].seconds for one in rungs]
+        seconds = [bench.measure(one, 0)[0].seconds for one in rungs]
         spent = time.perf_counter() - begin
     print(title(name, rungs, seconds, spent))
     for budget in budgets(seconds):
@@ -207,9 +211,8 @@ class Drawn:
         middle, reach = float(np.median(values)), relative_interval(values) or 0.0
         return Reading(middle, (middle * math.exp(-reach), middle * math.exp(reach)), ())
 
-    def cost_s(self, effort: int, *, converted: bool) -> float:
-        """Return how long measuring takes at that effort, and converting where that has still to be done."""
-        protocol = (measure.SHORT, profile.FULL, measure.LONG)[effort]
+    def cost_s(self, protocol: Protocol, *, converted: bool) -> float:
+        """Return how long measuring takes, and converting where that has still to be done."""
         options = {"warmup_s": 2.0, "runs": 200.0, "duration_s": 10.0} | protocol.options
         one = float(np.median(self.seconds))
         running = max(options["warmup_s"], 10 * one) + max(options["duration_s"], options["runs"] * one)
@@ -217,7 +220,13 @@ class Drawn:
 
 
 def replay(
-    name: str, rungs: Sequence[Candidate], folder: Path, models: Path | None, percentile: int, whole: int, total: Total
+    name: str,
+    rungs: Sequence[Candidate],
+    folder: Path,
+    models: Path | None,
+    percentile: int,
+    whole: Protocol,
+    total: Total,
 ) -> None:
     """Pick from what was recorded of a whole ladder."""
     known = {one.name: drawn(one, folder, models, percentile) for one in rungs}
@@ -243,7 +252,7 @@ def replay(
 def _replayed(
     known: Mapping[str, Drawn], generator: random.Random, costs: list[float], one: Candidate, effort: int
 ) -> Reading:
-    costs.append(known[one.name].cost_s(effort, converted=effort > 0))
+    costs.append(known[one.name].cost_s(EFFORTS[effort], converted=effort > 0))
     return known[one.name].reading(3 if effort == 0 else 99, generator)
 
 
