@@ -61,6 +61,10 @@ MOST_STEPS = 32
 TRYING_S, FEWEST_TRIED = 240.0, 16
 """Time that all trials may take to run their images, and the images that each gets at least."""
 ROUNDS, ROUNDS_S, FEWEST_ROUNDS = 60, 2.0, 5
+MIXES = 1.5
+"""How many mixes are timed for each level of a block whose time is to be told from them."""
+REPEATS = 3
+"""How often a point is timed."""
 DRAWS = 400
 UNSURE = 0.1
 """The lower end of an estimate is this quantile of its bootstrap; in simulations four of five truths were above it."""
@@ -135,12 +139,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Trial:
-    """One level of one block, tried alone in the float network."""
+    """One level of one block."""
 
     block: str
     level: Level
     divergence: float
+    """With only this block at this level."""
     latency_ratio: float
+    """What the float network with only this block at this level would take, told from the times of many mixes."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,8 @@ class Unit:
 
 
 Mix = Mapping[Unit, Level]
+Trials = Mapping[tuple[Unit, Level], tuple[float, float]]
+"""Divergence and latency ratio."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +271,7 @@ def explore(
     mixer = Mixer(model, ranges, extremes, tuned=tuned, input_type=input_type)
     tried = _Tried(mixer, _Scores(model, learning, apart, seed, threads), measure or here(model, apart[0], threads))
     tried.choose_looseness(progress)
-    trials = tried.levels(progress)
+    trials = tried.levels(progress, seed)
     return Exploration(
         mixer=mixer,
         points=_pareto(tried.points(_steps(mixer.units, trials), progress)),
@@ -525,23 +533,50 @@ class _Tried:
             self._mixer.looseness[unit] = min(found, key=lambda share: found[share])
             progress.tick()
 
-    def levels(self, progress: Progress) -> dict[tuple[Unit, Level], tuple[float, float]]:
-        """Return the divergence and the latency ratio of each level of each block, alone in the float network."""
-        wanted = [(unit, level) for unit in self._mixer.units for level in self._mixer.levels(unit)[1:]]
+    def levels(self, progress: Progress, seed: int) -> Trials:
+        """Return the divergence of each level of each block, alone in the float network, and its latency ratio."""
+        levels = {unit: self._mixer.levels(unit) for unit in self._mixer.units}
+        wanted = [(unit, level) for unit, some in levels.items() for level in some[1:]]
         progress.stage("try each block by itself", len(wanted) + 1)
-        start = self._one(self._float)
-        found = {}
-        for unit in self._mixer.units:
-            found[unit, LEVELS[0]] = start
+        closest = self._divergence(self._float)
+        divergences = {(unit, LEVELS[0]): closest for unit in levels}
         progress.tick()
         for unit, level in wanted:
-            found[unit, level] = self._one({**self._float, unit: level})
+            divergences[unit, level] = self._divergence({**self._float, unit: level})
             progress.tick()
-        return found
+        latencies = self._latencies(levels, wanted, progress, seed)
+        return {key: (divergence, latencies[key]) for key, divergence in divergences.items()}
 
-    def _one(self, mix: Mix) -> tuple[float, float]:
-        content = self._mixer.draft(mix)
-        return self._scores.divergence(content, self._ordering), self._measure(content) / self.float_latency_s
+    def _divergence(self, mix: Mix) -> float:
+        return self._scores.divergence(self._mixer.draft(mix), self._ordering)
+
+    def _latencies(
+        self,
+        levels: Mapping[Unit, Sequence[Level]],
+        wanted: Sequence[tuple[Unit, Level]],
+        progress: Progress,
+        seed: int,
+    ) -> dict[tuple[Unit, Level], float]:
+        """Return what each level of each block adds to the float file's time, as a ratio to it.
+
+        A block is a small part of the whole, and alone its gain would drown in what times vary by. So mixes are drawn
+        in which every level comes as often as any other, and least squares tell from their times what each level adds:
+        every time says something of every block.
+        """
+        generator = np.random.default_rng(seed)
+        count = math.ceil(MIXES * (len(wanted) + 1))
+        columns = {unit: generator.permutation(np.resize(np.arange(len(some)), count)) for unit, some in levels.items()}
+        progress.stage("measure how long blocks take", count)
+        design, ratios = np.ones((count, len(wanted) + 1)), np.empty(count)
+        for row in range(count):
+            mix: dict[Unit, Level] = {unit: levels[unit][column[row]] for unit, column in columns.items()}
+            design[row, 1:] = [mix[unit] == level for unit, level in wanted]
+            ratios[row] = self._measure(self._mixer.draft(mix)) / self.float_latency_s
+            progress.tick()
+        closest, *added = np.linalg.lstsq(design, ratios, rcond=None)[0].tolist()
+        return {(unit, LEVELS[0]): closest for unit in levels} | {
+            key: closest + more for key, more in zip(wanted, added, strict=True)
+        }
 
     def points(self, steps: Sequence[tuple[Unit, Level]], progress: Progress) -> list[Point]:
         """Return the points after so many steps: all of them, or evenly taken where there are many."""
@@ -551,7 +586,8 @@ class _Tried:
         for count in taken:
             mix: dict[Unit, Level] = {**self._float, **dict(steps[:count])}
             content = self._mixer.content(mix)
-            seconds, found = self._measure(content), self._scores.compare(content)
+            seconds = float(np.median([self._measure(content) for _ in range(REPEATS)]))
+            found = self._scores.compare(content)
             points.append(
                 Point(
                     name=f"{count} steps" if count else "float",
@@ -575,7 +611,7 @@ def _deepest(mixer: Mixer, unit: Unit) -> Level:
     return mixer.levels(unit)[-1]
 
 
-def _steps(units: Iterable[Unit], trials: Mapping[tuple[Unit, Level], tuple[float, float]]) -> list[tuple[Unit, Level]]:
+def _steps(units: Iterable[Unit], trials: Trials) -> list[tuple[Unit, Level]]:
     """Put the levels of all blocks in the order of divergence per time gained.
 
     Of a block's levels only those on the lower convex hull are worth going to: from each level the next is the one

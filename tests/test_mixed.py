@@ -15,30 +15,34 @@ import numpy.typing as npt
 import pytest
 
 from edgeeff.calibration import images as folders
-from edgeeff.calibration import ranges as ranges_module
-from edgeeff.calibration.ranges import RULES
-from edgeeff.converters import inspect
+from edgeeff.converters import inspect, recover
 from edgeeff.converters import mixed as module
 from edgeeff.converters.float_model import FloatModel, finish, trace
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.mixed import Exploration, Goal, Level, Mixer, Point, choose, estimate_agreement, explore, search
-from edgeeff.converters.quantize import collect_ranges
+from edgeeff.converters.quantize import Ranges, collect_ranges
+from edgeeff.converters.recover import Images
 from edgeeff.converters.runtime import Session
 from edgeeff.converters.trace import Request
 from edgeeff.errors import CalibrationError, InputError, ModelError
 from tests import tiny
 
 PHOTOS = tiny.images(24, size=16)
-FEW = (RULES[0], RULES[4])
 COSTS = {"float32": 4.0, "int8": 1.0}
 """What an operator takes where latency is made up, by the type of its result."""
 
 
 @pytest.fixture(autouse=True)
-def few_rules(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two rules for ranges are enough, and save time."""
+def ranges_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which ranges suit full int8 is what other tests are about: here they are made far too narrow."""
     if request.node.get_closest_marker("accuracy") is None:
-        monkeypatch.setattr(ranges_module, "RULES", FEW)
+
+        def extremes(float_: FloatModel, images: Images, judge: object, **_: object) -> tuple[Ranges, None, tuple[()]]:
+            return {name: (low / 8, high / 8) for name, (low, high) in collect_ranges(float_, images).items()}, None, ()
+
+        monkeypatch.setattr(recover, "choose_ranges", extremes)
+        monkeypatch.setattr(module, "LOOSER", (0.5,))
+        monkeypatch.setattr(module, "MIXES", 1.1)
 
 
 @functools.cache
@@ -183,6 +187,12 @@ def test_what_gains_no_time_is_left_alone() -> None:
     )
     first, second = mixer().units[:2]
     assert steps == [(second, "inner"), (first, "inner"), (first, "whole")]
+
+
+def test_ranges_are_loosened_where_that_helps() -> None:
+    looseness = exploration().mixer.looseness
+    assert set(looseness.values()) == {0.5}  # an eighth of the extremes clips much
+    assert len(looseness) == 3
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
