@@ -816,8 +816,11 @@ class EvaluationTiming:
     """Where the time went; everything here differs from run to run."""
 
     seconds: float
-    """Wall time, without the start of the workers."""
+    """Wall time of judging images, in this run."""
+    images: int
+    """That were judged in this run; one that goes on with another has the rest from there."""
     images_per_s: float
+    """Once all workers had loaded the models."""
     workers: int
     threads: int
     """Of every interpreter."""
@@ -1083,6 +1086,8 @@ def read_record(path: Path) -> Record:
     """
     import msgspec
 
+    if path.is_fifo():  # it would be waited for
+        raise RecordError(f"cannot read the record {path}: it is a pipe, not a file")
     try:
         document = msgspec.json.decode(path.read_bytes())
     except OSError as error:

@@ -117,7 +117,7 @@ HEALTHY = EvaluationRecord(
     gates=(),
     passed=True,
     images=ImageOutcomes((), (), (), (), (), (), (), (), (), ()),
-    timing=EvaluationTiming(12.3, 162.6, 2, 1, 9.8, 8.2, 4.1),
+    timing=EvaluationTiming(12.3, IMAGES, 162.6, 2, 1, 9.8, 8.2, 4.1),
 )
 """EfficientNet-B0 in int8, which lost nothing that 2,000 images can show."""
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from importlib import util
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,16 @@ class _Job:
         """Whether the models are run as on a board, which this machine may be."""
         return _is_there(self.plan, self.target)
 
+    @cached_property
+    def train_accuracy(self) -> float | None:
+        """The baseline's top-1 on training images."""
+        return _train_accuracy(self)
+
+    @cached_property
+    def train_fingerprints(self) -> Fingerprints:
+        """Those of all training images."""
+        return Fingerprints() if self.training is None else _fingerprints(self, self.training.files)
+
 
 def _evaluated(job: _Job, models: tuple[Classifier, ...], journal: Journal | None) -> Iterator[EvaluationRecord]:
     """Judge models that see the images together; yield their records, which are written where there is a folder."""
@@ -193,7 +204,7 @@ def _evaluated(job: _Job, models: tuple[Classifier, ...], journal: Journal | Non
     ran = _run(job, models, gathered, journal)
     whole = gathered.whole()
     leaks = _leaks(job, whole, models)
-    train_accuracy = _train_accuracy(job)
+    train_accuracy = job.train_accuracy
     progress.stage("make figures of it")
     for place, model in enumerate(models):
         made = record(
@@ -374,6 +385,7 @@ class _Gathered:
         spent = self._end - since
         return EvaluationTiming(
             seconds=seconds,
+            images=self._fresh,
             images_per_s=(self._fresh - before) / spent if spent > 0 else 0.0,
             workers=self.crew.workers,
             threads=self.crew.threads,
@@ -434,7 +446,7 @@ def _leaks(job: _Job, whole: Scored, models: Sequence[Classifier]) -> list[tuple
     new = dict(zip(keys, marks, strict=True))
     common: tuple[Leak, ...] = audit.repeats(new)
     if job.training is not None:
-        known = _fingerprints(job, job.training.files)
+        known = job.train_fingerprints
         common += audit.duplicates(known.known, new, "train")
     found = []
     for model in models:

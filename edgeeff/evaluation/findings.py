@@ -450,8 +450,8 @@ def _too_small(known: _Known) -> Finding | None:
     # As in paired.smallest_difference, solved for the number of images; quantile(0.6) is that of a power of 80 %.
     deviations = (quantile(0.95) + quantile(0.6)) / limit
     fewest = max(discordant / paired.images * deviations**2, fewest_discordant() / limit, FEWEST)
-    # The gate knows the drop that was seen, so that it may want more.
-    needed = max(math.ceil(fewest), (asked.images_needed if asked is not None else None) or 0)
+    # The gate knows the drop that was seen, and says its own number.
+    needed = (asked.images_needed if asked is not None else None) or math.ceil(fewest)
     why = f"the asked max-drop is {_points(limit)}" if asked is not None else f"{_points(limit)} would be good to see"
     return Finding(
         "too-few-images",

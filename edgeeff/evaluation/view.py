@@ -34,25 +34,25 @@ def render(records: Sequence[EvaluationRecord], console: Console) -> None:
         if number:
             console.print()
         for line in _head(record):
-            console.print(_shown(line), soft_wrap=True)
+            console.print(_shown(line), soft_wrap=not console.is_terminal)
         console.print(_figures(record))
         for line in _change(record):
-            console.print(_shown(line), soft_wrap=True)
+            console.print(_shown(line), soft_wrap=not console.is_terminal)
         if worst := worst_classes(record):
             console.print(_classes(worst))
         for line in _ran(record):
-            console.print(_shown(line), soft_wrap=True)
+            console.print(_shown(line), soft_wrap=not console.is_terminal)
         for line in _findings(record):
-            console.print(line, soft_wrap=True)
+            console.print(line, soft_wrap=not console.is_terminal)
         for line in _gates(record):
-            console.print(line, soft_wrap=True)
-    console.print(_shown(_next(records)), soft_wrap=True)
+            console.print(line, soft_wrap=not console.is_terminal)
+    console.print(_shown(_next(records)), soft_wrap=not console.is_terminal)
 
 
 def render_comparison(comparison: EvaluationComparison, console: Console) -> None:
     """Print what the second evaluation's model gained or lost on the first one's."""
     for line in _compared(comparison):
-        console.print(_shown(line), soft_wrap=True)
+        console.print(_shown(line), soft_wrap=not console.is_terminal)
     classes = sorted(comparison.by_class, key=lambda pair: _order(pair[1]))
     changed = [(name, found) for name, found in classes if found.value != 0]
     if changed:
@@ -61,7 +61,7 @@ def render_comparison(comparison: EvaluationComparison, console: Console) -> Non
             table.add_row(_shown(name), _points(found.value), _interval(found), _p(found.p_adjusted))
         console.print(table)
     for warning in comparison.warnings:
-        console.print(f"[yellow]not alike:[/] {_shown(warning)}", soft_wrap=True)
+        console.print(f"[yellow]not alike:[/] {_shown(warning)}", soft_wrap=not console.is_terminal)
 
 
 def worst_classes(record: EvaluationRecord) -> list[ClassResult]:
@@ -223,7 +223,11 @@ def _time(timing: EvaluationTiming, images: int) -> str:
     workers = f"{timing.workers} worker{'s' if timing.workers > 1 else ''}"
     threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
     rate = f"{timing.images_per_s:,.0f}" if timing.images_per_s >= 10 else f"{timing.images_per_s:.2g}"
-    return f"{images:,} images in {timing.seconds:.1f} s, {rate} images per s with {workers} of {threads}{where}"
+    before = f" ({images - timing.images:,} in an earlier run)" if timing.images < images else ""
+    return (
+        f"{timing.images:,} images in {timing.seconds:.1f} s{before}, {rate} images per s with {workers} of "
+        f"{threads}{where}"
+    )
 
 
 def _findings(record: EvaluationRecord) -> Iterator[str]:
