@@ -19,11 +19,11 @@ venv: $(VENV)/.installed ## create .venv with everything that the demo and the t
 demo: venv ## convert, verify and measure EfficientNet-Lite0 on this machine
 	$(BIN)/edgeeff demo
 
-# The slow modules, which have the fewest tests, come first: no process is left with one of them at the end.
+# A module stays in one process; the slow ones come first, so that no process is left with one of them at the end.
 test: venv ## run the tests; pass options to pytest with ARGS='-k scaling'
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-emulated: ## build and switch on the emulated arm64 board; the tests on it: make test ARGS='-m emulated'
+emulated: ## build and switch on the emulated arm64 board; the tests on it: make test ARGS='-n 0 -m emulated'
 	$(PYTHON) -m tests.integration.emulated
 
 lint: venv ## ruff, mypy and the direction of the imports

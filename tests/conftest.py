@@ -19,25 +19,6 @@ from tests import tiny
 ROOT = Path(__file__).resolve().parent.parent
 
 
-SHARED = {"checkout": "wheel", "lite0_int8": "lite0"}
-"""Fixtures that take long, and what the group of all modules with them is called."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module in one process where tests run in several, and with it all modules that share what takes long.
-
-    pytest-xdist would otherwise make every fixture in every process. There is only one emulated board.
-    """
-    groups: dict[Path, str] = {}
-    for item in items:
-        needed = [group for fixture, group in SHARED.items() if fixture in getattr(item, "fixturenames", ())]
-        emulated = ["emulated"] if item.get_closest_marker("emulated") else []
-        for group in emulated + needed:
-            groups.setdefault(item.path, group)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups.get(item.path, item.path.stem)))
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Image folders and models that are not part of the project."""
