@@ -119,11 +119,10 @@ def pick(
       edgeeff pick --budget 60ms --target pi4 --target pi5 --min-top1 78 --json
     """
     from edgeeff import quantities
-    from edgeeff.files import check_writable, write_atomic
+    from edgeeff.files import check_writable, make_folder, write_atomic
     from edgeeff.picking import pick as picking
     from edgeeff.picking import plot as plotting
     from edgeeff.picking import view
-    from edgeeff.picking.measure import make_folder
     from edgeeff.results import PickLimits, to_json
 
     limits = PickLimits(
@@ -140,7 +139,7 @@ def pick(
         raise InputError("--end-to-end runs too few images for --percentile 99; take 90")
     if plot is not None:
         plotting.check(plot)
-        check_writable(plot)
+        check_writable(plot, option="--plot")
     request = picking.Request(
         family=family,
         limits=limits,

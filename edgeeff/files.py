@@ -29,12 +29,12 @@ _REASONS = {
 }
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, *, option: str = "--output") -> None:
     """Make a folder, and those above it, unless it is there; raises OutputError where that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path} ({error.strerror}); choose another with --output") from error
+        raise OutputError(f"cannot make the folder {path} ({error.strerror}); choose another with {option}") from error
 
 
 def check_writable(path: Path, *, option: str = "--output") -> None:

@@ -17,8 +17,8 @@ from edgeeff.devices import profile, setup, targets
 from edgeeff.devices import transport as transports
 from edgeeff.devices.profile import Connect, Plan, Protocol, Watch
 from edgeeff.devices.targets import Target
-from edgeeff.errors import DroppedError, EdgeeffError, InputError, OutputError, TimeLimitError, UnreachableError
-from edgeeff.files import cache_folder, sha256
+from edgeeff.errors import DroppedError, EdgeeffError, InputError, TimeLimitError, UnreachableError
+from edgeeff.files import cache_folder, make_folder, sha256
 from edgeeff.picking import records
 from edgeeff.picking.ladder import CLASSES, Candidate
 from edgeeff.picking.records import Figure
@@ -135,7 +135,7 @@ class Bench:
             if folder is not None and (folder / candidate.file_name).is_file():
                 return folder / candidate.file_name
         folder = cache_folder("ladders")
-        make_folder(folder, "the environment variable EDGEEFF_CACHE")
+        make_folder(folder, option="the environment variable EDGEEFF_CACHE")
         network = candidate.network
         named = network.family != "phi"
         source = convert.Source(
@@ -210,16 +210,6 @@ def reachable(name: str) -> Target:
         )
     _ = target.address
     return target
-
-
-def make_folder(folder: Path, option: str = "--output") -> None:
-    """Make a folder where there is none; raises OutputError when it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make the folder {folder} ({error.strerror}); choose another with {option}"
-        ) from error
 
 
 def _same(before: Runtime | None, now: Runtime | None) -> bool:
