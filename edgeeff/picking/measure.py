@@ -34,6 +34,8 @@ LONG = replace(profile.FULL, processes=10)
 SAMPLES = 4
 """Calibration images: whichever the ranges are, the kernels take as long."""
 
+GO_ON = "give the same command again to go on"
+
 Converting = Callable[[str], AbstractContextManager[Progress | None]]
 """Shows a conversion of a file of that name."""
 
@@ -97,18 +99,21 @@ class Bench:
         plan = Plan((file,), (self.threads,), protocol=self.protocols[effort], image=self.image)
         make_folder(self.output)
         local = all(board.address is None for board in self.boards)
-        with self.watching() as watch:
-            outcomes = profile.wait(
-                profile.measure_all(
-                    self.boards,
-                    plan,
-                    output=self.output,
-                    resume=not self.fresh,
-                    watch=watch,
-                    connect=self.connect,
-                    device=this_device() if local else None,
+        try:
+            with self.watching() as watch:
+                outcomes = profile.wait(
+                    profile.measure_all(
+                        self.boards,
+                        plan,
+                        output=self.output,
+                        resume=not self.fresh,
+                        watch=watch,
+                        connect=self.connect,
+                        device=this_device() if local else None,
+                    )
                 )
-            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"what was measured is kept in {self.output}: {GO_ON}") from None
         for failure in profile.failures(outcomes):
             raise _with_advice(failure.error)
         readings = []
@@ -225,5 +230,5 @@ def _with_advice(error: EdgeeffError) -> EdgeeffError:
     """Say how to go on where a board was lost."""
     for kind in (DroppedError, UnreachableError, TimeLimitError):
         if isinstance(error, kind):
-            return kind(f"{error}; what was measured is kept: give the same command again to go on")
+            return kind(f"{error}; what was measured is kept: {GO_ON}")
     return error
