@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ LEVELS: tuple[Level, ...] = ("float", "dynamic", "expansion", "inner", "whole")
 block but its residual sum; all of it. Weights of one-pixel convolutions are int8 from the first level on, for size."""
 STATIC_LEVELS: tuple[Level, ...] = ("expansion", "inner", "whole")
 STATIC = frozenset(
-    {"CONV_2D", "DEPTHWISE_CONV_2D", "MUL", "ADD", "LOGISTIC", "MEAN", "PAD", "RESHAPE", "HARD_SWISH", "RELU", "RELU6"}
+    {"CONV_2D", "DEPTHWISE_CONV_2D", "MUL", "ADD", "LOGISTIC", "MEAN", "PAD", "RESHAPE", "HARD_SWISH", "RELU"}
 )
 """Operators that are ever static; the last layer's rounded weights cost more accuracy than they save time."""
 BENDING = frozenset({"LOGISTIC", "HARD_SWISH", "RELU", "RELU6"})
@@ -56,11 +56,11 @@ LEAST_GAIN = 0.002
 """A share of float's time below which a gain is noise."""
 MOST_UNITS = 24
 """Blocks that are tried one by one; in deeper networks neighbours go together."""
-MOST_STEPS = 32
+MOST_STEPS = 24
 """Points that are measured on the way to the fastest."""
 TRYING_S, FEWEST_TRIED = 240.0, 16
 """Time that all trials may take to run their images, and the images that each gets at least."""
-ROUNDS, ROUNDS_S, FEWEST_ROUNDS = 60, 2.0, 5
+ROUNDS, ROUNDS_S, FEWEST_ROUNDS = 30, 2.0, 5
 MIXES = 1.5
 """How many mixes are timed for each level of a block whose time is to be told from them."""
 REPEATS = 3
@@ -270,8 +270,7 @@ def explore(
     extremes = quantize.collect_ranges(model, learning, threads=threads, tick=progress.tick)
     mixer = Mixer(model, ranges, extremes, tuned=tuned, input_type=input_type)
     tried = _Tried(mixer, _Scores(model, learning, apart, seed, threads), measure or here(model, apart[0], threads))
-    tried.choose_looseness(progress)
-    trials = tried.levels(progress, seed)
+    trials = tried.levels(tried.choose_looseness(progress), progress, seed)
     return Exploration(
         mixer=mixer,
         points=_pareto(tried.points(_steps(mixer.units, trials), progress)),
@@ -330,6 +329,7 @@ class Mixer:
         self._model, self._tuned, self._input_type = model, tuned, input_type
         self._graph = Graph(model.content)
         self._kinds = [self._graph.kind(operator) for operator in self._graph.operators]
+        self._static_from = [self._needs(position) for position in range(len(self._kinds))]
         self._ranges, self._extremes = ranges, extremes
         self.units = _units(self._graph, self._begin())
         self.looseness: dict[Unit, float] = {}
@@ -376,32 +376,35 @@ class Mixer:
         )
 
     def _at(self, position: int, level: Level) -> Arithmetic | None:
+        kind, needs = self._kinds[position], self._static_from[position]
+        if needs is not None and LEVELS.index(level) >= LEVELS.index(needs):
+            return "static"
+        if kind != "CONV_2D":
+            return None
+        if self._squeezed(position):
+            return "weight-only"
+        # The first convolution reads pixels, which is not worth scaling anew.
+        return "dynamic" if level != "float" and kind in self._kinds[:position] else None
+
+    def _needs(self, position: int) -> Level | None:
+        """Return the first level at which an operator is static."""
         graph, operator, kind = self._graph, self._graph.operators[position], self._kinds[position]
         if kind not in STATIC:
             return None
-        sides = graph.shape(int(operator.outputs[0]))[1:3]
-        squeezed = len(graph.shape(int(operator.outputs[0]))) < 4 or sides == (1, 1)
-        gated = (
-            any(
-                graph.shape(int(index))[1:3] == (1, 1) and graph.constant(int(index)) is None
-                for index in operator.inputs
-            )
-            and not squeezed
-        )
-        linear = kind == "CONV_2D" and not squeezed and not self._bent(operator)
-        needs: Level = "whole" if kind == "ADD" else "inner" if squeezed or gated or linear else "expansion"
-        if LEVELS.index(level) >= LEVELS.index(needs):
-            return "static"
-        if kind == "CONV_2D" and squeezed:
-            return "weight-only"
-        if kind == "CONV_2D" and level != "float" and "CONV_2D" in self._kinds[:position]:
-            return "dynamic"
-        return None
-
-    def _bent(self, operator: Any) -> bool:
-        graph = self._graph
+        if self._squeezed(position) or any(
+            graph.shape(int(index))[1:3] == (1, 1) and graph.constant(int(index)) is None for index in operator.inputs
+        ):
+            return "inner"
+        if kind == "ADD":
+            return "whole"
         readers = graph.consumers(int(operator.outputs[0]))
-        return graph.activation(operator) != "NONE" or any(graph.kind(reader) in BENDING for reader in readers)
+        bent = graph.activation(operator) != "NONE" or any(graph.kind(reader) in BENDING for reader in readers)
+        return "inner" if kind == "CONV_2D" and not bent else "expansion"
+
+    def _squeezed(self, position: int) -> bool:
+        """Say whether an operator's result has one pixel or none."""
+        shape = self._graph.shape(int(self._graph.operators[position].outputs[0]))
+        return len(shape) < 4 or shape[1:3] == (1, 1)
 
     def _names(self, arithmetic: Mapping[int, Arithmetic]) -> list[tuple[str, str, Arithmetic]]:
         return [
@@ -520,8 +523,12 @@ class _Tried:
         count = sum(len(mixer.levels(unit)) + len(LOOSER) for unit in mixer.units)
         self._ordering = max(FEWEST_TRIED, int(TRYING_S / (count * max(scores.seconds, 1e-4))))
 
-    def choose_looseness(self, progress: Progress) -> None:
-        """Choose for each block how far its ranges are loosened, by itself in the float network."""
+    def choose_looseness(self, progress: Progress) -> dict[Unit, float]:
+        """Choose for each block how far its ranges are loosened; return the divergences that are left.
+
+        Each is tried by itself in the float network, at the level "inner".
+        """
+        least = {}
         units = [unit for unit in self._mixer.units if _deepest(self._mixer, unit) in STATIC_LEVELS]
         progress.stage("choose the ranges of each block", len(units))
         for unit in units:
@@ -530,11 +537,16 @@ class _Tried:
             for share in (0.0, *LOOSER):
                 self._mixer.looseness[unit] = share
                 found[share] = self._scores.divergence(self._mixer.draft(mix), self._ordering)
-            self._mixer.looseness[unit] = min(found, key=lambda share: found[share])
+            share = min(found, key=lambda share: found[share])
+            self._mixer.looseness[unit], least[unit] = share, found[share]
             progress.tick()
+        return least
 
-    def levels(self, progress: Progress, seed: int) -> Trials:
-        """Return the divergence of each level of each block, alone in the float network, and its latency ratio."""
+    def levels(self, inner: Mapping[Unit, float], progress: Progress, seed: int) -> Trials:
+        """Return the divergence of each level of each block, alone in the float network, and its latency ratio.
+
+        `inner` are divergences that are known already.
+        """
         levels = {unit: self._mixer.levels(unit) for unit in self._mixer.units}
         wanted = [(unit, level) for unit, some in levels.items() for level in some[1:]]
         progress.stage("try each block by itself", len(wanted) + 1)
@@ -542,7 +554,8 @@ class _Tried:
         divergences = {(unit, LEVELS[0]): closest for unit in levels}
         progress.tick()
         for unit, level in wanted:
-            divergences[unit, level] = self._divergence({**self._float, unit: level})
+            known = level == "inner" and unit in inner
+            divergences[unit, level] = inner[unit] if known else self._divergence({**self._float, unit: level})
             progress.tick()
         latencies = self._latencies(levels, wanted, progress, seed)
         return {key: (divergence, latencies[key]) for key, divergence in divergences.items()}
