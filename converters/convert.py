@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +19,19 @@ import numpy.typing as npt
 import edgeeff
 from edgeeff import results, scaling, weights
 from edgeeff.calibration import images, synthetic
-from edgeeff.converters import float_model, inspect, metadata, quantize, runtime, schemes, verify
+from edgeeff.calibration.ranges import RULES, Rule
+from edgeeff.converters import float_model, inspect, metadata, quantize, recover, runtime, schemes, verify
 from edgeeff.converters.float_model import FloatModel, Head
 from edgeeff.converters.inspect import Inspection
 from edgeeff.converters.metadata import Metadata
-from edgeeff.converters.quantize import IoType, Ranges
+from edgeeff.converters.quantize import IoType
+from edgeeff.converters.recover import Effort
 from edgeeff.converters.schemes import Scheme
 from edgeeff.converters.trace import Request, Traced
-from edgeeff.errors import CalibrationError, InputError, ModelError, OutputError
+from edgeeff.errors import CalibrationError, InputError, ModelError, OutputError, UnknownNameError
 from edgeeff.files import check_writable, sha256, staged
 from edgeeff.progress import Progress, Silent
-from edgeeff.results import CalibrationUse, Check, ConversionRecord, ModelFile
+from edgeeff.results import CalibrationUse, Check, ConversionRecord, ModelFile, Recovery
 
 DEFAULT_SAMPLES = 128
 PROBES = 16
@@ -77,6 +80,12 @@ class Source:
         return model.stem.strip(".") or model.resolve().stem  # "." and ".." name nothing
 
 
+CALIBRATORS: Mapping[str, Rule | None] = {"auto": None} | {
+    rule.name.lower().replace("/", "-").replace(" ", "-"): rule for rule in RULES
+}
+"""What --calibrator may be: auto, min-max, l2, percentile-99.99 and so on."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Which images set the activation ranges: those of a folder, or synthetic ones when it is None."""
@@ -84,10 +93,19 @@ class Calibration:
     folder: Path | None = None
     samples: int = DEFAULT_SAMPLES
     seed: int = 0
+    calibrator: str | None = None
+    """The rule that ranges are chosen by (`CALIBRATORS`); "auto" tries several. None is "auto" for images of a folder,
+    and min/max for synthetic ones, which show too little to choose by, and for networks that nobody has trained."""
+    effort: Effort = "standard"
+    """What "auto" may do beyond the ranges: see `recover`."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise CalibrationError(f"cannot calibrate with {self.samples} images: take 1 or more, such as 128")
+        if self.calibrator is not None and self.calibrator not in CALIBRATORS:
+            raise UnknownNameError("calibrator", self.calibrator, CALIBRATORS)
+        if self.effort not in recover.PLANS:
+            raise UnknownNameError("effort", self.effort, recover.PLANS)
 
 
 @dataclass(frozen=True)
@@ -151,13 +169,11 @@ def convert(
 
     height, width = model.resolution
     probes = list(_probes(drawn, calibration, height, width))
-    ranges: Ranges | None = None
-    use = CalibrationUse(kind="none", count=0, seed=calibration.seed, note="this scheme needs no calibration")
-    if chosen.calibrated:
-        ranges, use = _ranges(model, drawn, calibration, threads, progress)
-    progress.stage(f"quantize to {scheme}")
+    quantized, use, recovery = _quantized(
+        model, chosen, source, drawn, calibration, (input_type, output_type), threads, progress
+    )
     content = metadata.embed(
-        quantize.quantize(model, chosen, ranges, input_type=input_type, output_type=output_type),
+        quantized,
         name=f"EfficientNet {source.name}" if network is not None else source.name,
         description=f"Image classifier with {model.classes} classes, {scheme}, converted by edgeeff",
         labels=labels,
@@ -197,8 +213,12 @@ def convert(
         calibration=use,
         agreement=verification.agreement,
         checks=(*verification.checks, _delegated(inspection)),
-        warnings=_warnings(chosen, verification.agreement, use, (input_type, output_type)),
+        warnings=(
+            *_warnings(chosen, verification.agreement, use, (input_type, output_type)),
+            *(() if recovery is None else recovery.warnings),
+        ),
         seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
+        recovery=recovery,
     )
     with staged(record_path, results.to_json(record).encode()), staged(output, content):
         pass
@@ -345,38 +365,96 @@ def _probes(drawn: images.Sample | None, calibration: Calibration, height: int, 
     return (images.load(file.path, height, width) for file in files)
 
 
-def _ranges(
-    model: FloatModel, drawn: images.Sample | None, calibration: Calibration, threads: int, progress: Progress
-) -> tuple[Ranges, CalibrationUse]:
-    height, width = model.resolution
-    pixels: Iterator[Image]
+def _quantized(
+    model: FloatModel,
+    chosen: Scheme,
+    source: Source,
+    drawn: images.Sample | None,
+    calibration: Calibration,
+    types: tuple[IoType, IoType],
+    threads: int,
+    progress: Progress,
+) -> tuple[bytes, CalibrationUse, Recovery | None]:
+    """Quantize by a scheme: as it is, with ranges, or with all that keeps the accuracy of int8."""
+    input_type, output_type = types
+    if not chosen.calibrated:
+        use = CalibrationUse(kind="none", count=0, seed=calibration.seed, note="this scheme needs no calibration")
+        progress.stage(f"quantize to {chosen.name}")
+        return quantize.quantize(model, chosen, None, input_type=input_type, output_type=output_type), use, None
+    use, pixels = _calibration_images(model, drawn, calibration)
+    untrained = source.model is None and _weights(source) == "none"
+    plain = drawn is None or untrained or chosen.name != recover.INT8.name
+    rule = CALIBRATORS[calibration.calibrator or ("min-max" if plain else "auto")]
+    if chosen.name == recover.INT8.name and rule != RULES[0]:
+        content, recovery = recover.recover(
+            model,
+            pixels,
+            calibration.effort,
+            calibration.seed,
+            progress,
+            input_type=input_type,
+            output_type=output_type,
+            threads=threads,
+            rule=rule,
+            synthetic=drawn is None,
+        )
+        return content, replace(use, method=recovery.chosen), recovery
+    progress.stage(f"calibrate with {use.count} {'synthetic images' if drawn is None else 'images'}", use.count)
+    ranges = quantize.collect_ranges(model, pixels, threads=threads, tick=progress.tick)
     if drawn is None:
-        pixels = iter(synthetic.images(calibration.samples, height, width, seed=calibration.seed))
+        ranges = synthetic.widen(ranges, model.logits)
+    progress.stage(f"quantize to {chosen.name}")
+    return quantize.quantize(model, chosen, ranges, input_type=input_type, output_type=output_type), use, None
+
+
+def _calibration_images(
+    model: FloatModel, drawn: images.Sample | None, calibration: Calibration
+) -> tuple[CalibrationUse, Sequence[Image]]:
+    height, width = model.resolution
+    if drawn is None:
         use = CalibrationUse(
             kind="synthetic",
             count=calibration.samples,
             seed=calibration.seed,
             note="images made by edgeeff; photographs from your own camera are better: --calibration DIR",
         )
-    else:
-        files = drawn.files[: calibration.samples]
-        pixels = (images.load(file.path, height, width) for file in files)
-        notes = []
-        if len(files) < calibration.samples:
-            notes.append(f"{calibration.samples} asked for, {len(files)} found")
-        if len(drawn.files) <= calibration.samples:
-            notes.append("the file was verified on images out of these, for want of others")
-        use = CalibrationUse(
-            kind="folder",
-            count=len(files),
-            seed=calibration.seed,
-            folder=str(calibration.folder),
-            note="; ".join(notes),
-            images=images.manifest(files),
-        )
-    progress.stage(f"calibrate with {use.count} {'synthetic images' if drawn is None else 'images'}", use.count)
-    ranges = quantize.collect_ranges(model, pixels, threads=threads, tick=progress.tick)
-    return (synthetic.widen(ranges, model.logits) if drawn is None else ranges), use
+        return use, list(synthetic.images(calibration.samples, height, width, seed=calibration.seed))
+    files = drawn.files[: calibration.samples]
+    notes = []
+    if len(files) < calibration.samples:
+        notes.append(f"{calibration.samples} asked for, {len(files)} found")
+    if len(drawn.files) <= calibration.samples:
+        notes.append("the file was verified on images out of these, for want of others")
+    use = CalibrationUse(
+        kind="folder",
+        count=len(files),
+        seed=calibration.seed,
+        folder=str(calibration.folder),
+        note="; ".join(notes),
+        images=images.manifest(files),
+    )
+    return use, _Photographs(files, height, width)
+
+
+class _Photographs(Sequence[Image]):
+    """Image files that are decoded when they are asked for."""
+
+    def __init__(self, files: Sequence[images.ImageFile], height: int, width: int) -> None:
+        self._files, self._size = files, (height, width)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Image]: ...
+
+    def __getitem__(self, index: int | slice) -> Image | Sequence[Image]:
+        if isinstance(index, slice):
+            return _Photographs(self._files[index], *self._size)
+        return images.load(self._files[index].path, *self._size)
 
 
 def _warnings(

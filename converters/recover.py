@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from edgeeff.calibration import ranges as rules
 from edgeeff.calibration.ranges import After, Histogram, Rule
+from edgeeff.calibration.synthetic import widen
 from edgeeff.converters import float_model, quantize, replay
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
@@ -30,6 +31,7 @@ from edgeeff.converters.runtime import Session
 from edgeeff.converters.schemes import scheme
 from edgeeff.errors import CalibrationError, ModelError
 from edgeeff.progress import Progress, Silent
+from edgeeff.results import Attempt, Fidelity, Recovery
 
 Image = npt.NDArray[np.uint8]
 Images = Sequence[Image]
@@ -59,48 +61,14 @@ LEAST_SCORE = 1e-6
 """Scores below this are taken for it: an int8 softmax knows nothing smaller."""
 INT8 = scheme("int8")
 BATCH = 16
+GOOD_ENOUGH = 0.01
+"""Divergence below which nothing is looked for: a quarter of it is what an int8 softmax alone costs."""
+ALIKE = 0.95
+"""Agreement that goes with it."""
 
 CHILD = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edgeeff.converters.replay import main; sys.exit(main())"
 )
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How close a quantized file's scores come to the float file's on the same images."""
-
-    images: int
-    divergence: float
-    """Mean Kullback-Leibler divergence of the float file's scores from the quantized file's, in nats: 0 is the same."""
-    agreement: float
-    """Fraction of images with the same best class, 0 to 1."""
-    ties: float
-    """Fraction of images whose best score several classes share, 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One way to quantize that was tried, and what it gave."""
-
-    name: str
-    fidelity: Fidelity
-    """On the images kept apart."""
-    learned: Fidelity
-    """On images that were learned from: where this is much better, they were learned by heart."""
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """What was tried to keep the accuracy, on which images, and what was kept."""
-
-    effort: Effort
-    seed: int
-    calibration_images: int
-    judging_images: int
-    attempts: tuple[Attempt, ...]
-    chosen: str
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -182,9 +150,13 @@ def recover(
     input_type: IoType = "uint8",
     output_type: IoType = "float32",
     threads: int = 2,
+    rule: Rule | None = None,
+    synthetic: bool = False,
 ) -> tuple[bytes, Recovery]:
     """Quantize a float model to int8 with as little loss as the effort allows; return the file and the report.
 
+    A `rule` is used as it is, and nothing else tried. Images that are `synthetic` show no class, so that the logits are
+    given more room than they say.
     A quarter of the images is kept apart to judge. The result depends on the images, the seed and the number of threads
     alone. Raises CalibrationError when there is no image or a value is not finite, MissingExtraError where TensorFlow
     is needed and missing, and what `quantize` raises.
@@ -192,9 +164,11 @@ def recover(
     progress = progress or Silent()
     learning, judging = split(images, seed)
     judge = Judge(model, learning[:MOST_SEARCHED], judging, threads)
-    ranges, best, attempts = choose_ranges(model, learning, judge, threads=threads, progress=progress)
+    ranges, best, attempts = choose_ranges(
+        model, learning, judge, rule=rule, synthetic=synthetic, threads=threads, progress=progress
+    )
     chosen, warnings = (model, ranges), list[str]()
-    plan = PLANS[effort]
+    plan = None if rule is not None or _is_good_enough(best) else PLANS[effort]
     if plan is not None and (obstacles := replay.obstacles(Graph(model.content))):
         warnings.append(
             f"the weights were not tuned, only the ranges were chosen: {', '.join(obstacles)} cannot be replayed"
@@ -231,6 +205,8 @@ def choose_ranges(
     images: Images,
     judge: Judge,
     *,
+    rule: Rule | None = None,
+    synthetic: bool = False,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Ranges, Attempt, tuple[Attempt, ...]]:
@@ -239,35 +215,45 @@ def choose_ranges(
     First one rule for all tensors; then, from the best of these, the rule that suits each role that a tensor can play
     (`_role`), and last each role at each resolution, searched on the images themselves. The output is never clipped,
     nor the input and its preprocessing; tensors that share a scale share a range. Of attempts that are about as good
-    the most careful is taken.
+    the most careful is taken. A `rule` that is given is the only one; and where the first, most careful one is good
+    enough, no other is tried.
     """
     progress = progress or Silent()
     progress.stage(f"collect activation ranges from {len(images)} images", len(images))
-    choices = _Choices.collect(model, images, threads, progress)
+    choices = _Choices.collect(model, images, threads, progress, synthetic=synthetic)
+    first = rule or rules.RULES[0]
+    ranges = choices.ranges(dict.fromkeys(choices.parts, first))
+    attempt = judge.attempt(first.name, model, ranges)
+    if rule is not None or _is_good_enough(attempt):
+        return ranges, attempt, (attempt,)
     progress.stage("choose activation ranges", len(rules.RULES) + 2 * len(choices.parts))
     tried: list[tuple[Attempt, dict[Part, Rule]]] = []
-    for rule in rules.RULES:
-        chosen = dict.fromkeys(choices.parts, rule)
-        tried.append((judge.attempt(rule.name, model, choices.ranges(chosen)), chosen))
+    for each in rules.RULES:
+        chosen = dict.fromkeys(choices.parts, each)
+        tried.append((judge.attempt(each.name, model, choices.ranges(chosen)), chosen))
         progress.tick()
     _, chosen = _settle(tried)
     search = _Search(model, choices, judge, chosen)
     for role in dict.fromkeys(part.role for part in choices.parts):
         parts = [part for part in choices.parts if part.role == role]
-        for rule in rules.RULES:
-            search.improve(parts, rule)
+        for each in rules.RULES:
+            search.improve(parts, each)
         for _ in parts:
             progress.tick()
     tried.append((judge.attempt("a rule for each role", model, choices.ranges(search.chosen)), search.chosen))
     for part in choices.parts:
         at = rules.RULES.index(search.chosen[part])
-        for rule in rules.RULES[max(0, at - REACH) : at + REACH + 1]:
-            search.improve([part], rule)
+        for each in rules.RULES[max(0, at - REACH) : at + REACH + 1]:
+            search.improve([part], each)
         progress.tick()
     name = "a rule for each role and resolution"
     tried.append((judge.attempt(name, model, choices.ranges(search.chosen)), search.chosen))
     attempt, chosen = _settle(tried)
     return choices.ranges(chosen), attempt, tuple(attempt for attempt, _ in tried)
+
+
+def _is_good_enough(attempt: Attempt) -> bool:
+    return all(one.divergence < GOOD_ENOUGH and one.agreement >= ALIKE for one in (attempt.fidelity, attempt.learned))
 
 
 class _Search:
@@ -317,7 +303,9 @@ class _Choices:
     """What was chosen before, which is asked for again and again."""
 
     @classmethod
-    def collect(cls, model: FloatModel, images: Images, threads: int, progress: Progress) -> _Choices:
+    def collect(
+        cls, model: FloatModel, images: Images, threads: int, progress: Progress, *, synthetic: bool
+    ) -> _Choices:
         graph, known = Graph(model.content), quantize.known_ranges(model)
         root = replay.roots(graph)
         own = {graph.name(index): index for index, source in root.items() if index == source}
@@ -329,12 +317,13 @@ class _Choices:
         tied = {
             graph.name(index): known[name] for index, source in root.items() if (name := graph.name(source)) in known
         }
+        logits = {model.logits: rules.choose(found[model.logits], rules.RULES[0])}
         return cls(
             {own[name]: histogram for name, histogram in found.items()},
             {index: tuple(graph.name(i) for i, at in root.items() if at == index) for index in watched.values()},
             after,
             {index: _part(graph, index, after) for index in watched.values() if graph.name(index) != model.logits},
-            known | tied | {model.logits: rules.choose(found[model.logits], rules.RULES[0])},
+            known | tied | (widen(logits, model.logits) if synthetic else logits),
         )
 
     @property

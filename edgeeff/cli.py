@@ -145,6 +145,19 @@ def variants(family: str | None, as_json: bool) -> None:
     "--samples", type=click.IntRange(1), default=128, show_default=True, help="How many calibration images to use."
 )
 @click.option(
+    "--calibrator",
+    metavar="NAME",
+    help="How int8 ranges are chosen: auto tries several; min-max, l2, l1.5, l1, percentile-99.9 or -99.99 do not.  "
+    "[default: auto with --calibration, else min-max]",
+)
+@click.option(
+    "--effort",
+    type=click.Choice(["quick", "standard", "thorough"]),
+    default="standard",
+    show_default=True,
+    help="What auto may do where ranges are not enough: nothing more, minutes, or as long as it helps.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0),
     default=0,
@@ -188,6 +201,8 @@ def convert(
     scheme: str,
     calibration: Path | None,
     samples: int,
+    calibrator: str | None,
+    effort: Any,
     seed: int,
     input_type: Any,
     output_type: Any,
@@ -224,7 +239,7 @@ def convert(
         record = conversion.convert(
             source,
             scheme=scheme,
-            calibration=conversion.Calibration(calibration, samples, seed),
+            calibration=conversion.Calibration(calibration, samples, seed, calibrator, effort),
             interface=interface,
             output=output,
             threads=threads,

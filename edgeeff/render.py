@@ -11,7 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgeeff.results import ConversionRecord, DemoRecord
+    from edgeeff.results import ConversionRecord, DemoRecord, Recovery
 
 MADE = "made by edgeeff"
 """How the demo begins the names of images that are no photographs."""
@@ -55,6 +55,8 @@ def conversion(record: ConversionRecord, console: Console) -> None:
     if use.count:
         where = f"from {use.folder}" if use.folder else "made by edgeeff"
         lines.add_row("calibration", escape(f"{use.count} images {where}, {use.method}, seed {use.seed}"))
+    if record.recovery is not None:
+        lines.add_row("tried", escape(_attempts(record.recovery)))
     lines.add_row("verified", ", ".join(check.name for check in record.checks))
     lines.add_row(
         "against float",
@@ -68,6 +70,17 @@ def conversion(record: ConversionRecord, console: Console) -> None:
     for warning in record.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
     console.print(escape(f"next: edgeeff inspect {path}"), soft_wrap=True)
+
+
+def _attempts(recovery: Recovery) -> str:
+    """Return what was tried to keep the accuracy, by what it gave on images kept apart."""
+    kept = next(one for one in recovery.attempts if one.name == recovery.chosen)
+    others = [one for one in recovery.attempts if one is not kept]
+    said = [
+        f"{one.name} {one.fidelity.agreement:.0%} (divergence {one.fidelity.divergence:.2g})" for one in (kept, *others)
+    ]
+    apart = f"same best class on {recovery.judging_images} images kept apart"
+    return f"{apart}: {said[0]}" + (f"; instead of {', '.join(said[1:])}" if others else "")
 
 
 def demo(record: DemoRecord, console: Console) -> None:

@@ -5,6 +5,7 @@ that schema's version; a reader takes every version up to its own and refuses ne
 
 History of the schema versions:
   conversion  1  first
+  conversion  2  what was tried to keep the accuracy of int8
   profile     1  first
   profile     2  verdict, target, what the board did, p99, dispersion, outliers, figures of each process, PSS,
                  throughput, minutes, end-to-end; the delegate is the one that was used
@@ -97,6 +98,45 @@ class TensorContract:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """How close a quantized file's scores come to the float file's on the same images."""
+
+    images: int
+    divergence: float
+    """Mean Kullback-Leibler divergence of the float file's scores from the quantized file's, in nats: 0 is the same."""
+    agreement: float
+    """Fraction of images with the same best class, 0 to 1."""
+    ties: float
+    """Fraction of images whose best score several classes share, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to quantize that was tried, and what it gave."""
+
+    name: str
+    fidelity: Fidelity
+    """On the images kept apart."""
+    learned: Fidelity
+    """On images that were learned from: where this is much better, they were learned by heart."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What was tried to keep the accuracy, on which images, and what was kept."""
+
+    effort: str
+    """"quick", "standard" or "thorough"."""
+    seed: int
+    calibration_images: int
+    judging_images: int
+    attempts: tuple[Attempt, ...]
+    chosen: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class CalibrationUse:
     """Which images set the activation ranges: `kind` is "synthetic", "folder" or "none"."""
 
@@ -137,7 +177,7 @@ class ConversionRecord(Record):
     """How a .tflite file was made, and what was verified of it."""
 
     schema: ClassVar[str] = "edgeeff/conversion"
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
 
     model: ModelFile
     source: str
@@ -160,6 +200,8 @@ class ConversionRecord(Record):
     warnings: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each step."""
+    recovery: Recovery | None = None
+    """What was tried to keep the accuracy of int8; None in records of version 1, and where there was nothing to try."""
 
 
 @dataclass(frozen=True)

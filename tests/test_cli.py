@@ -17,7 +17,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from edgeeff import __version__, cli, command, scaling
+from edgeeff import __version__, cli, scaling
+from edgeeff.command import value_range
 from edgeeff.converters.schemes import SCHEMES
 from edgeeff.errors import DeviceError, GateError, InputError, MissingExtraError
 from edgeeff.scaling import VARIANTS
@@ -335,13 +336,13 @@ def test_an_interruption_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> No
     ("text", "expected"), [("0,1", (0.0, 1.0)), ("-1,1", (-1.0, 1.0)), (" 0 , 255 ", (0.0, 255.0)), (None, None)]
 )
 def test_an_input_range_is_two_numbers(text: str | None, expected: tuple[float, float] | None) -> None:
-    assert command.value_range(text) == expected
+    assert value_range(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "1", "0,1,2", "a,b", "1,0", "0,0", "nan,1", "0;1"])
 def test_an_input_range_that_is_none_is_named(text: str) -> None:
     with pytest.raises(InputError, match=re.escape(f"--input-range '{text}'")):
-        command.value_range(text)
+        value_range(text)
 
 
 def test_json_is_utf_8_whatever_the_terminal_speaks() -> None:

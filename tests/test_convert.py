@@ -471,7 +471,7 @@ def test_synthetic_images_are_said_to_be_that(model: Path, watch: Watch) -> None
 def test_a_folder_gives_images_for_the_ranges_and_others_to_verify_with(
     model: Path, photos: Path, watch: Watch
 ) -> None:
-    _, record = converted(model, calibration=Calibration(photos, samples=20))
+    _, record = converted(model, calibration=Calibration(photos, samples=20, calibrator="min-max"))
     use = record.calibration
     assert (use.kind, use.count, use.folder, use.note) == ("folder", 20, str(photos), "")
     drawn = images.sample(images.find(photos), 36).files
@@ -482,7 +482,7 @@ def test_a_folder_gives_images_for_the_ranges_and_others_to_verify_with(
 
 
 def test_few_images_left_still_verify(model: Path, photos: Path, watch: Watch) -> None:
-    _, record = converted(model, calibration=Calibration(photos, samples=37))
+    _, record = converted(model, calibration=Calibration(photos, samples=37, calibrator="min-max"))
     assert (record.calibration.note, record.agreement.images) == ("", 3)
     assert not set(watch.calibrated) & set(watch.probed)
 
@@ -491,7 +491,7 @@ def test_few_images_left_still_verify(model: Path, photos: Path, watch: Watch) -
 def test_when_no_image_is_left_the_record_says_so(
     model: Path, photos: Path, watch: Watch, samples: int, note: str
 ) -> None:
-    _, record = converted(model, calibration=Calibration(photos, samples=samples))
+    _, record = converted(model, calibration=Calibration(photos, samples=samples, calibrator="min-max"))
     assert record.calibration.count == 40
     assert record.calibration.note.startswith(note)
     assert record.calibration.note.endswith("verified on images out of these, for want of others")
@@ -499,16 +499,47 @@ def test_when_no_image_is_left_the_record_says_so(
 
 
 def test_a_scheme_without_calibration_still_verifies_on_the_folder(model: Path, photos: Path, watch: Watch) -> None:
-    _, record = converted(model, scheme="float16", calibration=Calibration(photos, samples=20))
+    _, record = converted(model, scheme="float16", calibration=Calibration(photos, samples=20, calibrator="min-max"))
     assert (record.calibration.kind, record.calibration.count) == ("none", 0)
     assert watch.calibrated == []
     assert len(watch.probed) == 16
 
 
 def test_a_seed_draws_other_images(model: Path, photos: Path) -> None:
-    first = converted(model, calibration=Calibration(photos, samples=10))[1].calibration.images
-    assert converted(model, calibration=Calibration(photos, samples=10))[1].calibration.images == first
-    assert converted(model, calibration=Calibration(photos, samples=10, seed=1))[1].calibration.images != first
+    first = converted(model, calibration=Calibration(photos, samples=10, calibrator="min-max"))[1].calibration.images
+    assert (
+        converted(model, calibration=Calibration(photos, samples=10, calibrator="min-max"))[1].calibration.images
+        == first
+    )
+    assert (
+        converted(model, calibration=Calibration(photos, samples=10, seed=1, calibrator="min-max"))[
+            1
+        ].calibration.images
+        != first
+    )
+
+
+def test_a_folder_is_worth_looking_for_the_best_ranges(model: Path, photos: Path) -> None:
+    _, record = converted(model, calibration=Calibration(photos, samples=20))
+    assert record.recovery is not None
+    assert record.calibration.method == record.recovery.chosen == "min/max"  # which is good enough for this one
+    assert (record.recovery.calibration_images, record.recovery.judging_images) == (15, 5)
+    assert converted(model, calibration=Calibration(samples=20))[1].recovery is None
+
+
+def test_ranges_are_chosen_by_the_rule_that_is_asked_for(model: Path, photos: Path) -> None:
+    output, record = converted(model, calibration=Calibration(photos, samples=20, calibrator="percentile-99.9"))
+    assert record.calibration.method == "percentile 99.9"
+    assert record.recovery is not None and len(record.recovery.attempts) == 1
+    content = output.read_bytes()
+    converted(model, calibration=Calibration(photos, samples=20, calibrator="min-max"))
+    assert output.read_bytes() != content
+
+
+@pytest.mark.parametrize(("changes", "message"), [({"calibrator": "l3"}, "l2"), ({"effort": "quik"}, "quick")])
+def test_unknown_calibrators_and_efforts_are_told_the_nearest(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        Calibration(**changes)
 
 
 def test_what_is_no_image_is_named_and_nothing_is_written(model: Path, photos: Path) -> None:

@@ -19,10 +19,11 @@ from edgeeff.converters import float_model, quantize
 from edgeeff.converters import recover as module
 from edgeeff.converters.float_model import FloatModel, finish, trace
 from edgeeff.converters.graph import Graph
-from edgeeff.converters.recover import Attempt, Effort, Fidelity, Judge, Part, Recovery, choose_ranges, recover, split
+from edgeeff.converters.recover import Effort, Judge, Part, choose_ranges, recover, split
 from edgeeff.converters.runtime import Session
 from edgeeff.converters.trace import Request
 from edgeeff.errors import CalibrationError, MissingExtraError, ModelError
+from edgeeff.results import Attempt, Fidelity, Recovery
 from tests import tiny
 
 Image = npt.NDArray[np.uint8]
@@ -289,7 +290,8 @@ def test_large_networks_learn_from_fewer_images(monkeypatch: pytest.MonkeyPatch)
     assert module._pupils(graph) == 1
 
 
-def test_operators_that_cannot_be_replayed_are_a_warning() -> None:
+def test_operators_that_cannot_be_replayed_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GOOD_ENOUGH", 0.0)
     graph = Graph(finish(tiny.classifier()).content)
     logits = next(operator for operator in graph.operators if graph.kind(operator) == "FULLY_CONNECTED")
     scaled = graph.add_tensor("scaled", (1, 5), "float32")

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from importlib import util
 from functools import cached_property
+from importlib import util
 from pathlib import Path
 
 import numpy as np

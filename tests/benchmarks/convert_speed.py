@@ -125,7 +125,16 @@ def main() -> None:
         plain: list[str | Path] = [sys.executable, script, keras_name, str(size), weights, images, plain_file]
         ours: list[str | Path] = [
             *(sys.executable, "-m", "edgeeff", "convert", "--variant", network.name, "--weights", weights),
-            *("--calibration", images, "--samples", str(arguments.images), "--output", our_file),
+            *(
+                "--calibration",
+                images,
+                "--samples",
+                str(arguments.images),
+                "--calibrator",
+                "min-max",
+                "--output",
+                our_file,
+            ),
         ]
         costs = [(run(plain), run(ours)) for _ in range(arguments.repeats)]
         what = f"{network.name} to int8, {arguments.images} images of {size} x {size}"
