@@ -56,7 +56,7 @@ LEAST_GAIN = 0.002
 """A share of float's time below which a gain is noise."""
 MOST_UNITS = 24
 """Blocks that are tried one by one; in deeper networks neighbours go together."""
-MOST_STEPS = 24
+MOST_STEPS = 32
 """Points that are measured on the way to the fastest."""
 TRYING_S, FEWEST_TRIED = 240.0, 16
 """Time that all trials may take to run their images, and the images that each gets at least."""
