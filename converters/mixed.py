@@ -49,9 +49,11 @@ STATIC = frozenset(
 """Operators that are ever static; the last layer's rounded weights cost more accuracy than they save time."""
 BENDING = frozenset({"LOGISTIC", "HARD_SWISH", "RELU", "RELU6"})
 
-LOOSER = (0.25, 0.5)
+LOOSER = (0.25, 0.5, 0.75)
 """Ways from the ranges that suit full int8 to the extremes, in logarithms: fewer roundings leave less to gain by
 clipping."""
+ALIKE = 0.0004
+"""Divergences that a few images cannot tell apart: then the widest ranges are taken, for other images go beyond."""
 LEAST_GAIN = 0.002
 """A share of float's time below which a gain is noise."""
 MOST_UNITS = 24
@@ -258,7 +260,8 @@ def explore(
 
     `measure` says how long a file takes where it is to run; without it LiteRT here does, on `threads` threads. `tuned`
     is the model with weights that were tuned for static int8, which static operators then get. The same images and
-    seed give the same trials; the order of points is that of measured times. Raises CalibrationError when there is no
+    seed give the same trials; the order of points is that of measured times. Weights that were tuned with quantized
+    inputs, as full int8 needs them, make mixes worse (docs/decisions/mixed-precision.md). Raises CalibrationError when there is no
     image or a value is not finite, ModelError when the network has no blocks, and what `quantize` raises.
     """
     progress = progress or Silent()
@@ -537,7 +540,7 @@ class _Tried:
             for share in (0.0, *LOOSER):
                 self._mixer.looseness[unit] = share
                 found[share] = self._scores.divergence(self._mixer.draft(mix), self._ordering)
-            share = min(found, key=lambda share: found[share])
+            share = max(share for share in found if found[share] <= min(found.values()) + ALIKE)
             self._mixer.looseness[unit], least[unit] = share, found[share]
             progress.tick()
         return least
