@@ -261,8 +261,8 @@ def explore(
     `measure` says how long a file takes where it is to run; without it LiteRT here does, on `threads` threads. `tuned`
     is the model with weights that were tuned for static int8, which static operators then get. The same images and
     seed give the same trials; the order of points is that of measured times. Weights that were tuned with quantized
-    inputs, as full int8 needs them, make mixes worse (docs/decisions/mixed-precision.md). Raises CalibrationError when there is no
-    image or a value is not finite, ModelError when the network has no blocks, and what `quantize` raises.
+    inputs, as full int8 needs them, make mixes worse (docs/decisions/mixed-precision.md). Raises CalibrationError when
+    there is no image or a value is not finite, ModelError when the network has no blocks, and what `quantize` raises.
     """
     progress = progress or Silent()
     learning, apart = recover.split(images, seed)
