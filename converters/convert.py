@@ -388,7 +388,7 @@ def _quantized(
     if chosen.name == recover.INT8.name and rule != RULES[0]:
         content, recovery = recover.recover(
             model,
-            pixels,
+            pixels if isinstance(pixels, Sequence) else list(pixels),
             calibration.effort,
             calibration.seed,
             progress,
@@ -409,7 +409,8 @@ def _quantized(
 
 def _calibration_images(
     model: FloatModel, drawn: images.Sample | None, calibration: Calibration
-) -> tuple[CalibrationUse, Sequence[Image]]:
+) -> tuple[CalibrationUse, Iterable[Image]]:
+    """Return what is said of the images, and the images, which are made or decoded as they are asked for."""
     height, width = model.resolution
     if drawn is None:
         use = CalibrationUse(
@@ -418,7 +419,7 @@ def _calibration_images(
             seed=calibration.seed,
             note="images made by edgeeff; photographs from your own camera are better: --calibration DIR",
         )
-        return use, list(synthetic.images(calibration.samples, height, width, seed=calibration.seed))
+        return use, synthetic.images(calibration.samples, height, width, seed=calibration.seed)
     files = drawn.files[: calibration.samples]
     notes = []
     if len(files) < calibration.samples:
