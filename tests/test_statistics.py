@@ -41,7 +41,8 @@ def test_a_summary_has_the_known_values() -> None:
 
 
 def test_one_run_is_summarized() -> None:
-    expected = Latency(0.25, 0.25, 0.25, 0.25, (0.25, 0.25), 1, 1, mad_s=0.0, outliers=0, process_p50_s=(0.25,))
+    each = {"process_p50_s": (0.25,), "process_p90_s": (0.25,), "process_p99_s": (0.25,)}
+    expected = Latency(0.25, 0.25, 0.25, 0.25, (0.25, 0.25), 1, 1, mad_s=0.0, outliers=0, **each)
     assert summarize_latency([np.array([0.25])]) == expected
 
 
