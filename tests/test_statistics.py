@@ -41,8 +41,21 @@ def test_a_summary_has_the_known_values() -> None:
 
 
 def test_one_run_is_summarized() -> None:
-    each = {"process_p50_s": (0.25,), "process_p90_s": (0.25,), "process_p99_s": (0.25,)}
-    expected = Latency(0.25, 0.25, 0.25, 0.25, (0.25, 0.25), 1, 1, mad_s=0.0, outliers=0, **each)
+    once = (0.25,)
+    expected = Latency(
+        0.25,
+        0.25,
+        0.25,
+        0.25,
+        (0.25, 0.25),
+        1,
+        1,
+        mad_s=0.0,
+        outliers=0,
+        process_p50_s=once,
+        process_p90_s=once,
+        process_p99_s=once,
+    )
     assert summarize_latency([np.array([0.25])]) == expected
 
 
