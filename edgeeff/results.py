@@ -9,6 +9,7 @@ History of the schema versions:
   profile     1  first
   profile     2  verdict, target, what the board did, p99, dispersion, outliers, figures of each process, PSS,
                  throughput, minutes, end-to-end; the delegate is the one that was used
+  profile     3  p90 and p99 of every process
   demo        1  first
   probe       1  first
   evaluation  1  first
@@ -226,7 +227,7 @@ class Latency:
     """The p50 of every process, in their order."""
     process_p90_s: tuple[float, ...] = ()
     process_p99_s: tuple[float, ...] = ()
-    """Of few runs each, so only how far they lie apart says something."""
+    """Of few runs each, so only how far they lie apart says something; empty in records of versions 1 and 2."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ class ProfileRecord(Record):
     """Latency and memory of one file on one device; the fields with defaults came with version 2."""
 
     schema: ClassVar[str] = "edgeeff/profile"
-    schema_version: ClassVar[int] = 2
+    schema_version: ClassVar[int] = 3
 
     model: ModelFile
     threads: int
