@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from edgeeff.calibration import images as folders
 from edgeeff.converters import inspect, recover
 from edgeeff.converters import mixed as module
-from edgeeff.converters.float_model import FloatModel, finish, trace
+from edgeeff.converters.float_model import FloatModel, finish
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.mixed import Exploration, Goal, Level, Mixer, Point, choose, estimate_agreement, explore, search
 from edgeeff.converters.quantize import Ranges, collect_ranges
 from edgeeff.converters.recover import Images
 from edgeeff.converters.runtime import Session
-from edgeeff.converters.trace import Request
 from edgeeff.errors import CalibrationError, InputError, ModelError
 from tests import tiny
 
@@ -334,23 +331,3 @@ def test_time_is_measured_here() -> None:
 
 
 # --- Real networks ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.accuracy
-def test_a_network_with_swish_keeps_its_accuracy_in_less_time(shared: Path, tmp_path: Path) -> None:
-    path = tmp_path / "float.tflite"
-    keras = shared / "models" / "efficientnetb0_imagenette.keras"
-    float_ = finish(path.read_bytes(), trace(Request(output=str(path), model=str(keras)), lambda _: None))
-
-    def crops(name: str, count: int) -> list[npt.NDArray[np.uint8]]:
-        files = folders.sample(folders.find(shared / "data" / "imagenette" / name), count).files
-        return [folders.load(file.path, 224, 224, "none") for file in files]
-
-    content, report = search(float_, crops("calibration", 128), Goal(min_agreement=0.94))
-    sessions = Session(float_.content), Session(content)
-    same = [len({int(session.run(image).argmax()) for session in sessions}) == 1 for image in crops("evaluation", 1000)]
-    print(report.chosen.latency_ratio, report.chosen.agreement_low, np.mean(same))
-    assert report.met
-    assert np.mean(same) >= 0.94
-    # The float file with fused preprocessing takes 0.93 of the stock converter's; beside other work ratios are higher.
-    assert report.chosen.latency_ratio <= 0.7

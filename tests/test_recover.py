@@ -19,7 +19,7 @@ from edgeeff.converters import float_model, quantize
 from edgeeff.converters import recover as module
 from edgeeff.converters.float_model import FloatModel, finish, trace
 from edgeeff.converters.graph import Graph
-from edgeeff.converters.recover import Effort, Judge, Part, choose_ranges, recover, split
+from edgeeff.converters.recover import Judge, Part, choose_ranges, recover, split
 from edgeeff.converters.runtime import Session
 from edgeeff.converters.trace import Request
 from edgeeff.errors import CalibrationError, MissingExtraError, ModelError
@@ -341,14 +341,14 @@ def crops(folder: Path, count: int) -> list[Image]:
 
 
 @pytest.mark.accuracy
-@pytest.mark.parametrize(("effort", "least"), [("quick", 0.78), ("standard", 0.83)])
-def test_a_network_with_swish_survives(shared: Path, hard_case: FloatModel, effort: Effort, least: float) -> None:
+def test_a_network_with_swish_survives(shared: Path, hard_case: FloatModel) -> None:
+    # The other efforts take minutes; tests/benchmarks/recovery.py prints what they give.
     folder = shared / "data" / "imagenette"
-    content, report = recover(hard_case, crops(folder / "calibration", 128), effort, threads=2)
+    content, report = recover(hard_case, crops(folder / "calibration", 128), "quick", threads=2)
     sessions = Session(hard_case.content), Session(content)
     best = [
         tuple(int(session.run(image).argmax()) for session in sessions) for image in crops(folder / "evaluation", 1000)
     ]
     agreement = np.mean([exact == found for exact, found in best])
-    print(effort, report.chosen, agreement)
-    assert agreement >= least
+    print(report.chosen, agreement)
+    assert agreement >= 0.78
