@@ -35,7 +35,7 @@ def test_lite0_in_int8_has_no_significant_difference(shared: Path, tmp_path: Pat
     quantized, baseline = tmp_path / "lite0_int8.tflite", tmp_path / "lite0_float32.tflite"
     convert(
         Source(variant="lite0"),
-        calibration=Calibration(shared / "data" / "imagenette" / "calibration"),
+        calibration=Calibration(shared / "data" / "imagenette" / "calibration", calibrator="min-max"),
         output=quantized,
     )
     convert(Source(variant="lite0"), scheme="float32", output=baseline)
