@@ -390,7 +390,7 @@ def test_this_device_is_described() -> None:
 
 
 def test_a_record_is_dated_in_utc() -> None:
-    created = dataclasses.replace(PROFILE, created=results._now()).created
+    created = dataclasses.replace(PROFILE, created=results.record._now()).created
     age = datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(created)
     assert datetime.timedelta(seconds=-1) <= age < datetime.timedelta(minutes=1)
     assert created.endswith("+00:00")

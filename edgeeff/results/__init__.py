@@ -1,0 +1,143 @@
+"""What edgeeff measures and makes, as frozen dataclasses that are written and read as JSON records.
+
+Times are seconds and sizes are bytes; field names end in `_s` and `_bytes` to say so. A record names its schema and
+that schema's version; a reader takes every version up to its own and refuses newer ones.
+
+History of the schema versions:
+  conversion  1  first
+  conversion  2  what was tried to keep the accuracy of int8
+  profile     1  first
+  profile     2  verdict, target, what the board did, p99, dispersion, outliers, figures of each process, PSS,
+                 throughput, minutes, end-to-end; the delegate is the one that was used
+  profile     3  p90 and p99 of every process
+  demo        1  first
+  probe       1  first
+  evaluation  1  first
+  pick        1  first
+  prediction  1  first
+"""
+
+from edgeeff.results.conversion import Agreement, Attempt, CalibrationUse, Check, ConversionRecord, Fidelity, Recovery
+from edgeeff.results.demo import DemoPhotograph, DemoRecord
+from edgeeff.results.document import RECORDS, read_record, to_dict, to_json
+from edgeeff.results.evaluation import (
+    ClassMetrics,
+    ClassResult,
+    DataUse,
+    Difference,
+    Divergence,
+    EvaluationComparison,
+    EvaluationRecord,
+    EvaluationTiming,
+    Finding,
+    Flip,
+    GateResult,
+    ImageOutcomes,
+    Kernels,
+    Leak,
+    Metrics,
+    Outputs,
+    Paired,
+    Preprocessing,
+)
+from edgeeff.results.pick import PickCandidate, PickChange, PickLatency, PickLimits, PickRecord, PredictionRecord
+from edgeeff.results.probe import (
+    BoardPython,
+    BoardState,
+    CpuFrequency,
+    Disk,
+    EdgeTpu,
+    EdgeTpuLibrary,
+    FoundRuntime,
+    Memory,
+    OperatingSystem,
+    ProbeRecord,
+    Processor,
+    Rail,
+    Reason,
+    Throttling,
+    Verdict,
+    Zone,
+)
+from edgeeff.results.profile import (
+    BlockLatency,
+    BoardSummary,
+    Comparison,
+    EndToEnd,
+    FleetSummary,
+    Latency,
+    Minute,
+    ProfileRecord,
+)
+from edgeeff.results.record import Device, ModelFile, Record, Runtime, TensorContract, this_device, versions
+
+__all__ = [
+    "RECORDS",
+    "Agreement",
+    "Attempt",
+    "BlockLatency",
+    "BoardPython",
+    "BoardState",
+    "BoardSummary",
+    "CalibrationUse",
+    "Check",
+    "ClassMetrics",
+    "ClassResult",
+    "Comparison",
+    "ConversionRecord",
+    "CpuFrequency",
+    "DataUse",
+    "DemoPhotograph",
+    "DemoRecord",
+    "Device",
+    "Difference",
+    "Disk",
+    "Divergence",
+    "EdgeTpu",
+    "EdgeTpuLibrary",
+    "EndToEnd",
+    "EvaluationComparison",
+    "EvaluationRecord",
+    "EvaluationTiming",
+    "Fidelity",
+    "Finding",
+    "FleetSummary",
+    "Flip",
+    "FoundRuntime",
+    "GateResult",
+    "ImageOutcomes",
+    "Kernels",
+    "Latency",
+    "Leak",
+    "Memory",
+    "Metrics",
+    "Minute",
+    "ModelFile",
+    "OperatingSystem",
+    "Outputs",
+    "Paired",
+    "PickCandidate",
+    "PickChange",
+    "PickLatency",
+    "PickLimits",
+    "PickRecord",
+    "PredictionRecord",
+    "Preprocessing",
+    "ProbeRecord",
+    "Processor",
+    "ProfileRecord",
+    "Rail",
+    "Reason",
+    "Record",
+    "Recovery",
+    "Runtime",
+    "TensorContract",
+    "Throttling",
+    "Verdict",
+    "Zone",
+    "read_record",
+    "this_device",
+    "to_dict",
+    "to_json",
+    "versions",
+]
