@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -20,18 +20,30 @@ import edgeeff
 from edgeeff import results, scaling, weights
 from edgeeff.calibration import images, synthetic
 from edgeeff.calibration.ranges import RULES, Rule
-from edgeeff.converters import float_model, inspect, metadata, quantize, recover, runtime, schemes, verify
+from edgeeff.converters import (
+    float_model,
+    inspect,
+    metadata,
+    mixed,
+    quantize,
+    recover,
+    runtime,
+    schemes,
+    timing,
+    verify,
+)
 from edgeeff.converters.float_model import FloatModel, Head
 from edgeeff.converters.inspect import Inspection
 from edgeeff.converters.metadata import Metadata
 from edgeeff.converters.quantize import IoType
 from edgeeff.converters.recover import Effort
-from edgeeff.converters.schemes import Scheme
+from edgeeff.converters.schemes import MIXED, Scheme
 from edgeeff.converters.trace import Request, Traced
+from edgeeff.devices.targets import LOCAL, Target
 from edgeeff.errors import CalibrationError, InputError, ModelError, OutputError, UnknownNameError
 from edgeeff.files import check_writable, sha256, staged
 from edgeeff.progress import Progress, Silent
-from edgeeff.results import CalibrationUse, Check, ConversionRecord, ModelFile, Recovery
+from edgeeff.results import CalibrationUse, Check, ConversionRecord, Goal, Mixed, ModelFile, Recovery
 
 DEFAULT_SAMPLES = 128
 PROBES = 16
@@ -124,28 +136,55 @@ def default_output(source: Source, scheme: str) -> Path:
     return Path(f"{source.name}_{scheme}.tflite")
 
 
+def scheme_for(scheme: str | None, goal: Goal | None) -> Scheme:
+    """Return the scheme that is meant: mixed where there is a goal, and otherwise int8 unless it is named.
+
+    Raises InputError for a goal that makes no sense or does not go with the scheme, UnknownNameError.
+    """
+    chosen = schemes.scheme(scheme or ("int8" if goal is None else MIXED))
+    if goal is not None:
+        mixed.check(goal)
+        if chosen.name != MIXED:
+            raise InputError(
+                f"--scheme {chosen.name} has no precisions to mix for a goal: leave --scheme away, or the goal"
+            )
+    elif chosen.name == MIXED:
+        raise InputError(f"--scheme mixed needs a goal: give {mixed.GOALS}")
+    return chosen
+
+
 def convert(
     source: Source,
     *,
-    scheme: str = "int8",
+    scheme: str | None = None,
+    goal: Goal | None = None,
+    target: str | None = None,
     calibration: Calibration | None = None,
     interface: Interface | None = None,
     output: Path | None = None,
-    threads: int = 2,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> ConversionRecord:
     """Convert, verify, and write the .tflite file and its record (the same name, ending in .json).
 
-    Raises InputError and its kinds for bad input, MissingExtraError without the host packages, VerificationError when
-    what came out does not hold; nothing is written then, and files that were there stay as they were.
+    With a `goal` precisions are mixed, and latencies measured on `target`, or here; a goal that is not met is no error,
+    the record says so. Without a number of `threads` there are two, and one where latencies are measured.
+
+    Raises InputError and its kinds for bad input, DeviceError when the target is lost, MissingExtraError without the
+    host packages, VerificationError when what came out does not hold; nothing is written then, and files that were
+    there stay as they were.
     """
     calibration, interface = calibration or Calibration(), interface or Interface()
-    chosen = schemes.scheme(scheme)
-    output = output or default_output(source, scheme)
+    chosen = scheme_for(scheme, goal)
+    if target is not None and goal is None:
+        raise InputError(f"--target is where the latencies for a goal are measured: give {mixed.GOALS}")
+    board = LOCAL if target is None else timing.board(target)
+    output = output or default_output(source, chosen.name)
     if output.suffix != ".tflite":
         raise InputError(f"--output {output} does not end in .tflite")
     if source.model is not None and output.resolve() == source.model.resolve():
         raise InputError(f"--output {output} is the model itself, which would be lost: give another name")
+    threads = threads if threads is not None else 2 if goal is None else 1
     if threads < 1:
         raise InputError(f"cannot calibrate with {threads} threads: take 1 or more")
     record_path = output.with_suffix(".json")
@@ -169,13 +208,16 @@ def convert(
 
     height, width = model.resolution
     probes = list(_probes(drawn, calibration, height, width))
-    quantized, use, recovery = _quantized(
-        model, chosen, source, drawn, calibration, (input_type, output_type), threads, progress
+    made = (
+        _quantized(model, chosen, source, drawn, calibration, (input_type, output_type), threads, progress)
+        if goal is None
+        else _mixed(model, goal, board, source, drawn, calibration, (input_type, output_type), threads, progress)
     )
+    use = made.use
     content = metadata.embed(
-        quantized,
+        made.content,
         name=f"EfficientNet {source.name}" if network is not None else source.name,
-        description=f"Image classifier with {model.classes} classes, {scheme}, converted by edgeeff",
+        description=f"Image classifier with {model.classes} classes, {chosen.name}, converted by edgeeff",
         labels=labels,
         contract=metadata.InputContract(height, width, 3, input_type),
         provenance={
@@ -183,7 +225,7 @@ def convert(
             # Names without folders: the file goes to others.
             "source": source.name if source.model is None else source.model.resolve().name,
             "weights": Path(_weights(source)).name,
-            "scheme": scheme,
+            "scheme": chosen.name,
             "calibration": {"kind": use.kind, "count": use.count, "seed": use.seed},
             "head": model.head,
         },
@@ -202,7 +244,7 @@ def convert(
         source=source.name if source.model is None else str(source.model),
         source_sha256=_source_sha256(source),
         weights=_weights(source),
-        scheme=scheme,
+        scheme=chosen.name,
         classes=model.classes,
         resolution=model.resolution,
         output=model.head,
@@ -215,10 +257,12 @@ def convert(
         checks=(*verification.checks, _delegated(inspection)),
         warnings=(
             *_warnings(chosen, verification.agreement, use, (input_type, output_type)),
-            *(() if recovery is None else recovery.warnings),
+            *(() if made.recovery is None else made.recovery.warnings),
+            *(() if made.mixed is None else _mixed_warnings(made.mixed, use)),
         ),
         seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
-        recovery=recovery,
+        recovery=made.recovery,
+        mixed=made.mixed,
     )
     with staged(record_path, results.to_json(record).encode()), staged(output, content):
         pass
@@ -365,6 +409,16 @@ def _probes(drawn: images.Sample | None, calibration: Calibration, height: int, 
     return (images.load(file.path, height, width) for file in files)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A quantized file, and what is said of how it was made."""
+
+    content: bytes
+    use: CalibrationUse
+    recovery: Recovery | None = None
+    mixed: Mixed | None = None
+
+
 def _quantized(
     model: FloatModel,
     chosen: Scheme,
@@ -374,17 +428,15 @@ def _quantized(
     types: tuple[IoType, IoType],
     threads: int,
     progress: Progress,
-) -> tuple[bytes, CalibrationUse, Recovery | None]:
+) -> _Made:
     """Quantize by a scheme: as it is, with ranges, or with all that keeps the accuracy of int8."""
     input_type, output_type = types
     if not chosen.calibrated:
         use = CalibrationUse(kind="none", count=0, seed=calibration.seed, note="this scheme needs no calibration")
         progress.stage(f"quantize to {chosen.name}")
-        return quantize.quantize(model, chosen, None, input_type=input_type, output_type=output_type), use, None
+        return _Made(quantize.quantize(model, chosen, None, input_type=input_type, output_type=output_type), use)
     use, pixels = _calibration_images(model, drawn, calibration)
-    untrained = source.model is None and _weights(source) == "none"
-    plain = drawn is None or untrained or chosen.name != recover.INT8.name
-    rule = CALIBRATORS[calibration.calibrator or ("min-max" if plain else "auto")]
+    rule = _rule(source, drawn, calibration) if chosen.name == recover.INT8.name else RULES[0]
     if chosen.name == recover.INT8.name and rule != RULES[0]:
         content, recovery = recover.recover(
             model,
@@ -398,13 +450,51 @@ def _quantized(
             rule=rule,
             synthetic=drawn is None,
         )
-        return content, replace(use, method=recovery.chosen), recovery
+        return _Made(content, replace(use, method=recovery.chosen), recovery)
     progress.stage(f"calibrate with {use.count} {'synthetic images' if drawn is None else 'images'}", use.count)
     ranges = quantize.collect_ranges(model, pixels, threads=threads, tick=progress.tick)
     if drawn is None:
         ranges = synthetic.widen(ranges, model.logits)
     progress.stage(f"quantize to {chosen.name}")
-    return quantize.quantize(model, chosen, ranges, input_type=input_type, output_type=output_type), use, None
+    return _Made(quantize.quantize(model, chosen, ranges, input_type=input_type, output_type=output_type), use)
+
+
+def _mixed(
+    model: FloatModel,
+    goal: Goal,
+    board: Target,
+    source: Source,
+    drawn: images.Sample | None,
+    calibration: Calibration,
+    types: tuple[IoType, IoType],
+    threads: int,
+    progress: Progress,
+) -> _Made:
+    """Mix precisions for a goal, timed on a board or here."""
+    use, pixels = _calibration_images(model, drawn, calibration)
+    pixels = pixels if isinstance(pixels, Sequence) else list(pixels)
+    progress.stage(f"measure the float file on {board.name}")
+    timer = timing.timer(model.content, pixels[0], board, threads)
+    found = mixed.explore(
+        model,
+        pixels,
+        seed=calibration.seed,
+        threads=threads,
+        timer=timer,
+        rule=_rule(source, drawn, calibration),
+        synthetic=drawn is None,
+        input_type=types[0],
+        output_type=types[1],
+        progress=progress,
+    )
+    content, report = found.settle(goal)
+    return _Made(content, replace(use, method=f"{found.rule}, wider by block"), mixed=report)
+
+
+def _rule(source: Source, drawn: images.Sample | None, calibration: Calibration) -> Rule | None:
+    """Return the rule that ranges are chosen by, None for the one that suits best."""
+    plain = drawn is None or (source.model is None and _weights(source) == "none")
+    return CALIBRATORS[calibration.calibrator or ("min-max" if plain else "auto")]
 
 
 def _calibration_images(
@@ -478,6 +568,16 @@ def _warnings(
             f"MediaPipe's ImageClassifier refuses an int8 {' and an int8 '.join(refused)}; uint8 says the same"
         )
     return tuple(warnings)
+
+
+def _mixed_warnings(found: Mixed, use: CalibrationUse) -> Iterator[str]:
+    if use.kind == "synthetic":
+        yield (
+            "the agreement was estimated on images that show no class, which says little of photographs: "
+            "give --calibration DIR"
+        )
+    if found.timed_on.device.emulated:
+        yield "EMULATED: a program stood in for the board, so no latency here is a real board's"
 
 
 class _Both:

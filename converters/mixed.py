@@ -15,14 +15,14 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeeff.calibration.ranges import Rule
 from edgeeff.converters import quantize, recover, replay
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
@@ -30,11 +30,11 @@ from edgeeff.converters.quantize import IoType, Ranges
 from edgeeff.converters.recover import Image, Images, Judge
 from edgeeff.converters.runtime import Session
 from edgeeff.converters.schemes import scheme
+from edgeeff.converters.timing import Here, Timer
 from edgeeff.errors import InputError, ModelError
 from edgeeff.progress import Progress, Silent
+from edgeeff.results import Goal, Mixed, MixedPoint, MixedTrial, TimedOn
 
-Measure = Callable[[bytes], float]
-"""Says how long a .tflite file takes for one image, in seconds."""
 Level = Literal["float", "dynamic", "expansion", "inner", "whole"]
 Arithmetic = Literal["dynamic", "weight-only", "static"]
 Floats = npt.NDArray[np.float64]
@@ -60,117 +60,16 @@ MOST_UNITS = 24
 """Blocks that are tried one by one; in deeper networks neighbours go together."""
 MOST_STEPS = 32
 """Points that are measured on the way to the fastest."""
-TRYING_S, FEWEST_TRIED = 240.0, 16
-"""Time that all trials may take to run their images, and the images that each gets at least."""
-ROUNDS, ROUNDS_S, FEWEST_ROUNDS = 30, 2.0, 5
+TRYING_WORK, FEWEST_TRIED = 3e13, 16
+"""What running the images of all trials may cost, in `replay.work`'s units, and the images that each gets at least."""
 MIXES = 1.5
 """How many mixes are timed for each level of a block whose time is to be told from them."""
 REPEATS = 3
 """How often a point is timed."""
+GOALS = "--min-agreement PERCENT, --max-drop POINTS or --max-latency RATIO|TIME"
 DRAWS = 400
 UNSURE = 0.1
 """The lower end of an estimate is this quantile of its bootstrap; in simulations four of five truths were above it."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a file has to reach; at least one of these."""
-
-    min_agreement: float | None = None
-    """Fraction of images with the same best class as float, 0 to 1."""
-    max_drop: float | None = None
-    """Points of top-1, kept by agreement for want of labels: top-1 drops by no more images than change their class."""
-    max_latency: float | None = None
-    """As a ratio to the float file's."""
-    max_latency_s: float | None = None
-
-    def __post_init__(self) -> None:
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        if not given:
-            raise InputError("say what mixed precision has to reach: an agreement, a drop or a latency")
-        if not all(math.isfinite(value) and value >= 0 for value in given.values()):
-            raise InputError(f"a goal is no negative number: {given}")
-        if self.min_agreement is not None and self.min_agreement > 1:
-            raise InputError(f"an agreement of {self.min_agreement:.0%} is more than every image")
-
-    @property
-    def agreement(self) -> float | None:
-        """The least agreement, whichever way it was asked for."""
-        wanted = [
-            *([] if self.min_agreement is None else [self.min_agreement]),
-            *([] if self.max_drop is None else [1 - self.max_drop / 100]),
-        ]
-        return max(wanted, default=None)
-
-    def in_time(self, point: Point) -> bool:
-        """Say whether a point is fast enough."""
-        return (self.max_latency is None or point.latency_ratio <= self.max_latency) and (
-            self.max_latency_s is None or point.latency_s <= self.max_latency_s
-        )
-
-    def close_enough(self, point: Point) -> bool:
-        """Say whether a point agrees enough, and surely so."""
-        return self.agreement is None or point.agreement_low >= self.agreement
-
-
-@dataclass(frozen=True)
-class Point:
-    """One file on the way from float to int8, and what it gave."""
-
-    name: str
-    static: tuple[str, ...]
-    """Blocks in static int8, or in part."""
-    dynamic: tuple[str, ...]
-    """Blocks whose convolutions are dynamic range."""
-    levels: Mapping[str, Level]
-    """Of every block."""
-    divergence: float
-    """Mean Kullback-Leibler divergence of float's scores from this file's on the images it was ordered by, in nats."""
-    agreement: float
-    """Fraction of the images kept apart with the same best class as float."""
-    agreement_estimate: float
-    """The same, expected of many images: float's margins on all images, changed as they changed on those kept apart."""
-    agreement_low: float
-    """The lower end of that estimate, which is held against the goal: images are few."""
-    latency_s: float
-    latency_ratio: float
-    """To the float file's."""
-    size_bytes: int
-    chosen: bool = False
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One level of one block."""
-
-    block: str
-    level: Level
-    divergence: float
-    """With only this block at this level."""
-    latency_ratio: float
-    """What the float network with only this block at this level would take, told from the times of many mixes."""
-
-
-@dataclass(frozen=True)
-class MixedReport:
-    """What was tried to mix precisions, and what was chosen for the goal."""
-
-    goal: Goal
-    met: bool
-    """False where no point reaches the goal: the one that comes closest to it was chosen."""
-    seed: int
-    calibration_images: int
-    judging_images: int
-    float_latency_s: float
-    points: tuple[Point, ...]
-    """From the closest to float to the fastest; each is better than all others in one of the two."""
-    trials: tuple[Trial, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def chosen(self) -> Point:
-        """The point that the file is."""
-        return next(point for point in self.points if point.chosen)
 
 
 @dataclass(frozen=True)
@@ -192,57 +91,53 @@ class Exploration:
     """What was found between float and int8, before there is a goal: `settle` takes what a goal needs."""
 
     mixer: Mixer
-    points: tuple[Point, ...]
+    points: tuple[MixedPoint, ...]
     """From the closest to float to the fastest; each is better than all others in one of the two."""
-    trials: tuple[Trial, ...]
+    trials: tuple[MixedTrial, ...]
+    rule: str
+    """How the ranges were chosen that blocks begin with."""
     seed: int
     calibration_images: int
     judging_images: int
+    trial_images: int
+    point_images: int
+    timed_on: TimedOn
     float_latency_s: float
 
-    def settle(self, goal: Goal) -> tuple[bytes, MixedReport]:
-        """Return the file for a goal, whose output is float32, and the report."""
+    def settle(self, goal: Goal) -> tuple[bytes, Mixed]:
+        """Return the file for a goal and the report; raises InputError for a goal that makes no sense."""
+        check(goal)
         chosen, met = choose(self.points, goal)
-        return self.content(chosen), MixedReport(
+        return self.content(chosen), Mixed(
             goal=goal,
             met=met,
+            shortfall=None if met else self._shortfall(goal, chosen),
             seed=self.seed,
             calibration_images=self.calibration_images,
             judging_images=self.judging_images,
+            trial_images=self.trial_images,
+            point_images=self.point_images,
+            timed_on=self.timed_on,
             float_latency_s=self.float_latency_s,
             points=tuple(replace(point, chosen=point is chosen) for point in self.points),
             trials=self.trials,
-            warnings=() if met else (_shortfall(self.points, goal),),
         )
 
-    def content(self, point: Point) -> bytes:
+    def content(self, point: MixedPoint) -> bytes:
         """Return the file of a point."""
-        return self.mixer.content({unit: point.levels[unit.name] for unit in self.mixer.units})
+        return self.mixer.content({unit: cast(Level, point.levels[unit.name]) for unit in self.mixer.units})
 
-
-def search(
-    model: FloatModel,
-    images: Images,
-    goal: Goal,
-    *,
-    seed: int = 0,
-    threads: int = 1,
-    measure: Measure | None = None,
-    tuned: FloatModel | None = None,
-    input_type: IoType = "uint8",
-    progress: Progress | None = None,
-) -> tuple[bytes, MixedReport]:
-    """Mix precisions for a goal; return the file, whose output is float32, and the report: see `explore`."""
-    return explore(
-        model,
-        images,
-        seed=seed,
-        threads=threads,
-        measure=measure,
-        tuned=tuned,
-        input_type=input_type,
-        progress=progress,
-    ).settle(goal)
+    def _shortfall(self, goal: Goal, chosen: MixedPoint) -> str:
+        """Say what came closest to a goal that no point reaches, and what would help."""
+        parts = [f"no mix of precisions reaches {describe(goal)}; the closest, which was kept: {_figures(chosen)}"]
+        wanted = agreement(goal)
+        fastest = min((p for p in self.points if close_enough(goal, p)), key=_ratio, default=None)
+        if wanted is not None and fastest is not None:
+            parts.append(f"the fastest that surely agrees enough: {_figures(fastest)}")
+        if wanted is not None and any(p.agreement_estimate >= wanted for p in self.points if in_time(goal, p)):
+            count = self.calibration_images + self.judging_images
+            parts.append(f"more calibration images than these {count} would make agreements surer (--samples)")
+        return "; ".join([*parts, "or loosen the goal to what was reached"])
 
 
 def explore(
@@ -251,66 +146,131 @@ def explore(
     *,
     seed: int = 0,
     threads: int = 1,
-    measure: Measure | None = None,
+    timer: Timer | None = None,
+    rule: Rule | None = None,
+    synthetic: bool = False,
     tuned: FloatModel | None = None,
     input_type: IoType = "uint8",
+    output_type: IoType = "float32",
     progress: Progress | None = None,
 ) -> Exploration:
     """Find the points between float and int8.
 
-    `measure` says how long a file takes where it is to run; without it LiteRT here does, on `threads` threads. `tuned`
-    is the model with weights that were tuned for static int8, which static operators then get. The same images and
-    seed give the same trials; the order of points is that of measured times. Weights that were tuned with quantized
-    inputs, as full int8 needs them, make mixes worse (docs/decisions/mixed-precision.md). Raises CalibrationError when
-    there is no image or a value is not finite, ModelError when the network has no blocks, and what `quantize` raises.
+    `timer` says how long a file takes where it is to run; without it LiteRT here does, on `threads` threads. `rule` and
+    `synthetic` are `recover.choose_ranges`'. `tuned` is the model with weights that were tuned for static int8, which
+    static operators then get. The same images and seed give the same trials; the order of points is that of measured
+    times. Weights that were tuned with quantized inputs, as full int8 needs them, make mixes worse
+    (docs/decisions/mixed-precision.md). Raises CalibrationError when there is no image or a value is not finite,
+    ModelError when the network has no blocks, and what `quantize` and the timer raise.
     """
     progress = progress or Silent()
     learning, apart = recover.split(images, seed)
     _units(Graph(model.content), 0)  # a network that has no blocks is refused before anything is measured
+    timer = timer or Here(model.content, apart[0], threads)
     judge = Judge(model, learning[: recover.MOST_SEARCHED], apart, threads)
-    ranges, *_ = recover.choose_ranges(model, learning, judge, threads=threads, progress=progress)
+    ranges, attempt, _ = recover.choose_ranges(
+        model, learning, judge, rule=rule, synthetic=synthetic, threads=threads, progress=progress
+    )
     progress.stage(f"collect extremes from {len(learning)} images", len(learning))
     extremes = quantize.collect_ranges(model, learning, threads=threads, tick=progress.tick)
-    mixer = Mixer(model, ranges, extremes, tuned=tuned, input_type=input_type)
-    tried = _Tried(mixer, _Scores(model, learning, apart, seed, threads), measure or here(model, apart[0], threads))
+    mixer = Mixer(model, ranges, extremes, tuned=tuned, input_type=input_type, output_type=output_type)
+    scores = _Scores(model, learning, apart, seed, threads)
+    tried = _Tried(mixer, scores, timer)
     trials = tried.levels(tried.choose_looseness(progress), progress, seed)
     return Exploration(
         mixer=mixer,
         points=_pareto(tried.points(_steps(mixer.units, trials), progress)),
-        trials=tuple(Trial(unit.name, level, *found) for (unit, level), found in trials.items()),
+        trials=tuple(MixedTrial(unit.name, level, *found) for (unit, level), found in trials.items()),
+        rule=attempt.name,
         seed=seed,
         calibration_images=len(learning),
         judging_images=len(apart),
-        float_latency_s=tried.float_latency_s,
+        trial_images=tried.images,
+        point_images=scores.count,
+        timed_on=timer.on,
+        float_latency_s=timer.float_s,
     )
 
 
-def choose(points: Sequence[Point], goal: Goal) -> tuple[Point, bool]:
+# --- Goals ------------------------------------------------------------------------------------------------------------
+
+
+def check(goal: Goal) -> None:
+    """Raise InputError for a goal that asks for nothing, or for what cannot be."""
+    given = {name: value for name, value in vars(goal).items() if value is not None}
+    if not given:
+        raise InputError(f"say what mixed precision has to reach, with {GOALS}")
+    if not all(math.isfinite(value) and value >= 0 for value in given.values()):
+        raise InputError(f"a goal is no negative number: {given}")
+    if goal.min_agreement is not None and goal.min_agreement > 1:
+        raise InputError(f"an agreement of {goal.min_agreement:.0%} is more than every image")
+
+
+def agreement(goal: Goal) -> float | None:
+    """Return the least agreement that a goal asks for, whichever way it does."""
+    wanted = [
+        *([] if goal.min_agreement is None else [goal.min_agreement]),
+        *([] if goal.max_drop is None else [1 - goal.max_drop / 100]),
+    ]
+    return max(wanted, default=None)
+
+
+def in_time(goal: Goal, point: MixedPoint) -> bool:
+    """Say whether a point is fast enough."""
+    return (goal.max_latency is None or point.latency_ratio <= goal.max_latency) and (
+        goal.max_latency_s is None or point.latency_s <= goal.max_latency_s
+    )
+
+
+def close_enough(goal: Goal, point: MixedPoint) -> bool:
+    """Say whether a point agrees enough, and surely so."""
+    wanted = agreement(goal)
+    return wanted is None or point.agreement_low >= wanted
+
+
+def choose(points: Sequence[MixedPoint], goal: Goal) -> tuple[MixedPoint, bool]:
     """Return the best point for a goal, and whether it reaches it.
 
     With an agreement asked for that is the fastest that has it, otherwise the closest of those in time. Of points that
     fail, those in time come first.
     """
-    close = [point for point in points if goal.close_enough(point)]
-    in_time = [point for point in points if goal.in_time(point)]
-    both = [point for point in close if point in in_time]
-    if both and goal.agreement is not None:
-        return min(both, key=lambda point: point.latency_ratio), True
-    if in_time:
-        return min(in_time, key=lambda point: point.divergence), bool(both)
-    return min(points, key=lambda point: point.latency_ratio), False
+    close = [point for point in points if close_enough(goal, point)]
+    timely = [point for point in points if in_time(goal, point)]
+    both = [point for point in close if point in timely]
+    if both and agreement(goal) is not None:
+        return min(both, key=_ratio), True
+    if timely:
+        return min(timely, key=lambda point: point.divergence), bool(both)
+    return min(points, key=_ratio), False
 
 
-def _shortfall(points: Sequence[Point], goal: Goal) -> str:
-    least = min(points, key=lambda point: point.latency_ratio)
-    found = [f"the fastest takes {least.latency_ratio:.2f} of float's time ({least.latency_s:.3g} s)"]
-    closest = max((p for p in points if goal.in_time(p)), key=lambda p: p.agreement_low, default=None)
-    if closest is not None:
-        found.append(f"in the time asked for an agreement of {closest.agreement_low:.1%} is sure")
-    fastest = min((p for p in points if goal.close_enough(p)), key=lambda p: p.latency_ratio, default=None)
-    if fastest is not None and goal.agreement is not None:
-        found.append(f"with the agreement asked for it takes {fastest.latency_ratio:.2f} ({fastest.latency_s:.3g} s)")
-    return f"no mix of precisions reaches the goal: {'; '.join(found)}"
+def describe(goal: Goal) -> str:
+    """Write a goal in words."""
+    said = []
+    if goal.min_agreement is not None:
+        said.append(f"an agreement of {_percent(goal.min_agreement)}")
+    if goal.max_drop is not None:
+        said.append(f"a drop of at most {goal.max_drop:g} points")
+    if goal.max_latency is not None:
+        said.append(f"{goal.max_latency:g} of float's time")
+    if goal.max_latency_s is not None:
+        said.append(f"{goal.max_latency_s * 1e3:g} ms")
+    return " with ".join(said)
+
+
+def _figures(point: MixedPoint) -> str:
+    return (
+        f"agreement surely {_percent(point.agreement_low)} (estimated {_percent(point.agreement_estimate)}), "
+        f"{point.latency_ratio:.2f} of float's time ({point.latency_s * 1e3:.3g} ms)"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
+
+
+def _ratio(point: MixedPoint) -> float:
+    return point.latency_ratio
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
@@ -327,9 +287,10 @@ class Mixer:
         *,
         tuned: FloatModel | None = None,
         input_type: IoType = "uint8",
+        output_type: IoType = "float32",
     ) -> None:
         """Find the blocks; raises ModelError when there are none."""
-        self._model, self._tuned, self._input_type = model, tuned, input_type
+        self._model, self._tuned, self._input_type, self._output_type = model, tuned, input_type, output_type
         self._graph = Graph(model.content)
         self._kinds = [self._graph.kind(operator) for operator in self._graph.operators]
         self._static_from = [self._needs(position) for position in range(len(self._kinds))]
@@ -360,9 +321,9 @@ class Mixer:
 
     def content(self, mix: Mix) -> bytes:
         """Return the file; raises ModelError when litert-quantizer cannot make it."""
-        # Nothing more is quantized: what is left is to take pixels as they are asked for.
-        mixed = replace(self._model, content=self.draft(mix))
-        return quantize.quantize(mixed, scheme("float32"), None, input_type=self._input_type, output_type="float32")
+        # Nothing more is quantized: what is left is to take pixels and give scores as they are asked for.
+        mixed, types = replace(self._model, content=self.draft(mix)), (self._input_type, self._output_type)
+        return quantize.quantize(mixed, scheme("float32"), None, input_type=types[0], output_type=types[1])
 
     def draft(self, mix: Mix) -> bytes:
         """Return the file as it is with float32 input, which is sooner made."""
@@ -519,12 +480,11 @@ def _run_quantizer(content: bytes, wanted: Iterable[tuple[str, str, Arithmetic]]
 class _Tried:
     """Files that were made, compared and timed."""
 
-    def __init__(self, mixer: Mixer, scores: _Scores, measure: Measure) -> None:
-        self._mixer, self._scores, self._measure = mixer, scores, measure
+    def __init__(self, mixer: Mixer, scores: _Scores, timer: Timer) -> None:
+        self._mixer, self._scores, self._timer = mixer, scores, timer
         self._float: Mix = dict.fromkeys(mixer.units, "float")
-        self.float_latency_s = measure(scores.content)
         count = sum(len(mixer.levels(unit)) + len(LOOSER) for unit in mixer.units)
-        self._ordering = max(FEWEST_TRIED, int(TRYING_S / (count * max(scores.seconds, 1e-4))))
+        self.images = min(scores.count, max(FEWEST_TRIED, int(TRYING_WORK / (count * scores.work))))
 
     def choose_looseness(self, progress: Progress) -> dict[Unit, float]:
         """Choose for each block how far its ranges are loosened; return the divergences that are left.
@@ -539,7 +499,7 @@ class _Tried:
             found: dict[float, float] = {}
             for share in (0.0, *LOOSER):
                 self._mixer.looseness[unit] = share
-                found[share] = self._scores.divergence(self._mixer.draft(mix), self._ordering)
+                found[share] = self._scores.divergence(self._mixer.draft(mix), self.images)
             share = max(share for share in found if found[share] <= min(found.values()) + ALIKE)
             self._mixer.looseness[unit], least[unit] = share, found[share]
             progress.tick()
@@ -564,7 +524,7 @@ class _Tried:
         return {key: (divergence, latencies[key]) for key, divergence in divergences.items()}
 
     def _divergence(self, mix: Mix) -> float:
-        return self._scores.divergence(self._mixer.draft(mix), self._ordering)
+        return self._scores.divergence(self._mixer.draft(mix), self.images)
 
     def _latencies(
         self,
@@ -582,43 +542,49 @@ class _Tried:
         generator = np.random.default_rng(seed)
         count = math.ceil(MIXES * (len(wanted) + 1))
         columns = {unit: generator.permutation(np.resize(np.arange(len(some)), count)) for unit, some in levels.items()}
-        progress.stage("measure how long blocks take", count)
+        progress.stage(f"measure how long blocks take on {self._timer.on.target}", count)
+        mixes: list[Mix] = [
+            {unit: levels[unit][column[row]] for unit, column in columns.items()} for row in range(count)
+        ]
         design, ratios = np.ones((count, len(wanted) + 1)), np.empty(count)
-        for row in range(count):
-            mix: dict[Unit, Level] = {unit: levels[unit][column[row]] for unit, column in columns.items()}
-            design[row, 1:] = [mix[unit] == level for unit, level in wanted]
-            ratios[row] = self._measure(self._mixer.draft(mix)) / self.float_latency_s
+        for row, seconds in enumerate(self._timer.times(self._mixer.draft(mix) for mix in mixes)):
+            design[row, 1:] = [mixes[row][unit] == level for unit, level in wanted]
+            ratios[row] = seconds / self._timer.float_s
             progress.tick()
         closest, *added = np.linalg.lstsq(design, ratios, rcond=None)[0].tolist()
         return {(unit, LEVELS[0]): closest for unit in levels} | {
             key: closest + more for key, more in zip(wanted, added, strict=True)
         }
 
-    def points(self, steps: Sequence[tuple[Unit, Level]], progress: Progress) -> list[Point]:
+    def points(self, steps: Sequence[tuple[Unit, Level]], progress: Progress) -> list[MixedPoint]:
         """Return the points after so many steps: all of them, or evenly taken where there are many."""
         taken = sorted({round(at) for at in np.linspace(0, len(steps), min(MOST_STEPS, len(steps) + 1))})
         progress.stage("go from float to int8", len(taken))
-        points = []
-        for count in taken:
-            mix: dict[Unit, Level] = {**self._float, **dict(steps[:count])}
-            content = self._mixer.content(mix)
-            seconds = float(np.median([self._measure(content) for _ in range(REPEATS)]))
-            found = self._scores.compare(content)
-            points.append(
-                Point(
-                    name=f"{count} steps" if count else "float",
-                    static=tuple(unit.name for unit, level in mix.items() if level in STATIC_LEVELS),
-                    dynamic=tuple(unit.name for unit, level in mix.items() if level == "dynamic"),
-                    levels={unit.name: level for unit, level in mix.items()},
-                    divergence=found.divergence,
-                    agreement=found.agreement,
-                    agreement_estimate=found.estimate,
-                    agreement_low=found.low,
-                    latency_s=seconds,
-                    latency_ratio=seconds / self.float_latency_s,
-                    size_bytes=len(content),
+        points: list[MixedPoint] = []
+        untimed: list[MixedPoint] = []
+
+        def contents() -> Iterator[bytes]:
+            for count in taken:
+                mix: dict[Unit, Level] = {**self._float, **dict(steps[:count])}
+                content = self._mixer.content(mix)
+                found = self._scores.compare(content)
+                untimed.append(
+                    MixedPoint(
+                        name=f"{count} steps" if count else "float",
+                        levels={unit.name: level for unit, level in mix.items()},
+                        divergence=found.divergence,
+                        agreement=found.agreement,
+                        agreement_estimate=found.estimate,
+                        agreement_low=found.low,
+                        latency_s=math.nan,
+                        latency_ratio=math.nan,
+                        size_bytes=len(content),
+                    )
                 )
-            )
+                yield content
+
+        for seconds in self._timer.times(contents(), REPEATS):
+            points.append(replace(untimed[len(points)], latency_s=seconds, latency_ratio=seconds / self._timer.float_s))
             progress.tick()
         return points
 
@@ -652,9 +618,9 @@ def _steps(units: Iterable[Unit], trials: Trials) -> list[tuple[Unit, Level]]:
     return [(unit, level) for *_, unit, level in sorted(found, key=lambda step: step[:2])]
 
 
-def _pareto(points: Iterable[Point]) -> tuple[Point, ...]:
+def _pareto(points: Iterable[MixedPoint]) -> tuple[MixedPoint, ...]:
     """Keep the points that no other beats in both divergence and time, from the closest to the fastest."""
-    kept: list[Point] = []
+    kept: list[MixedPoint] = []
     for point in sorted(points, key=lambda point: (point.divergence, point.latency_ratio)):
         if not kept or point.latency_ratio < kept[-1].latency_ratio:
             kept.append(point)
@@ -663,7 +629,7 @@ def _pareto(points: Iterable[Point]) -> tuple[Point, ...]:
 
 @dataclass(frozen=True)
 class _Closeness:
-    """How close scores come to the float file's: see `Point`."""
+    """How close scores come to the float file's: see `MixedPoint`."""
 
     divergence: float
     agreement: float
@@ -675,14 +641,14 @@ class _Scores:
     """What the float file says of the images, and how files compare with it."""
 
     def __init__(self, model: FloatModel, learning: Images, apart: Images, seed: int, threads: int) -> None:
-        self.content = model.content
         self._head, self._threads, self._seed = model.head, threads, seed
         # In an order in which the first few are of both kinds.
         self._images: list[Image] = [*apart, *learning[: recover.MOST_SEARCHED]]
         self._apart = len(apart)
-        start = time.perf_counter()
+        self.count = len(self._images)
+        graph = Graph(model.content)
+        self.work = replay.work(graph, 0, len(graph.operators))
         self._expected = self._logarithms(model.content, self._images)
-        self.seconds = (time.perf_counter() - start) / len(self._images)
         self._best = self._expected.argmax(axis=1)
 
     def divergence(self, content: bytes, images: int) -> float:
@@ -740,39 +706,3 @@ def estimate_agreement(margins: Floats, changes: Floats, seed: int) -> tuple[flo
         for _ in range(DRAWS)
     ]
     return agreement(margins, changes), float(np.quantile(drawn, UNSURE))
-
-
-# --- Time -------------------------------------------------------------------------------------------------------------
-
-
-def here(model: FloatModel, image: Image, threads: int = 1) -> Measure:
-    """Return what measures files with LiteRT on this machine, in turn with the float file, which drifts as they do.
-
-    One thread is timed by the processor's clock, which stands still while others have the processor.
-    """
-    session = Session(model.content, threads=threads)
-    clock = time.thread_time if threads == 1 else time.perf_counter
-
-    def run(file: Session) -> float:
-        start = clock()
-        file.run(image)
-        return clock() - start
-
-    for _ in range(3):
-        run(session)
-    usual = float(np.median([run(session) for _ in range(10)]))
-    rounds = int(np.clip(ROUNDS_S / (4 * max(usual, 1e-6)), FEWEST_ROUNDS, ROUNDS))
-
-    def measure(content: bytes) -> float:
-        if content == model.content:
-            return usual
-        other = Session(content, threads=threads)
-        for _ in range(3):
-            run(other)
-        ratios = []
-        for _ in range(rounds):
-            before, one, two, after = run(session), run(other), run(other), run(session)
-            ratios.append((one + two) / (before + after))
-        return usual * float(np.median(ratios))
-
-    return measure

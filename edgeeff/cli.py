@@ -6,7 +6,7 @@ A command's code is imported when it runs: `edgeeff --help` costs what click cos
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,10 @@ from edgeeff.cli_evaluate import compare, evaluate
 from edgeeff.cli_pick import pick, predict
 from edgeeff.cli_profile import profile
 from edgeeff.command import common, console, print_json, value_range
+from edgeeff.errors import GateError
+
+if TYPE_CHECKING:
+    from edgeeff.results import Goal
 
 PATH = click.Path(path_type=Path)
 CONTEXT: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
@@ -131,9 +135,29 @@ def variants(family: str | None, as_json: bool) -> None:
 )
 @click.option(
     "--scheme",
-    default="int8",
-    show_default=True,
-    help="float32, float16, dynamic, weight-only, int8 or int16x8 (`edgeeff schemes`).",
+    help="float32, float16, dynamic, weight-only, int8, int16x8 or mixed (`edgeeff schemes`).  "
+    "[default: int8, with a goal mixed]",
+)
+@click.option(
+    "--min-agreement",
+    metavar="PERCENT",
+    help="Goal for mixed: images that keep float's best class at least, e.g. 98, at the least latency.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    metavar="POINTS",
+    help="Goal for mixed: top-1 at most so far below float's, kept by agreement, e.g. 1.0.",
+)
+@click.option(
+    "--max-latency",
+    metavar="RATIO|TIME",
+    help="Goal for mixed: at most so much of the float file's latency, e.g. 0.55, or so long, e.g. 12ms.",
+)
+@click.option(
+    "--target",
+    metavar="NAME",
+    help="Where the latencies for a goal are measured (`edgeeff devices list`).  [default: local]",
 )
 @click.option(
     "--calibration",
@@ -183,7 +207,11 @@ def variants(family: str | None, as_json: bool) -> None:
     metavar="LOW,HIGH",
     help="What black and white are for a model without preprocessing inside, e.g. 0,1 or -1,1.",
 )
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads for calibration.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads for calibration, and of the latencies for a goal.  [default: 2, with a goal 1]",
+)
 @click.option(
     "-o",
     "--output",
@@ -198,7 +226,11 @@ def convert(
     weights: str | None,
     classes: int | None,
     resolution: int | None,
-    scheme: str,
+    scheme: str | None,
+    min_agreement: str | None,
+    max_drop: float | None,
+    max_latency: str | None,
+    target: str | None,
     calibration: Path | None,
     samples: int,
     calibrator: str | None,
@@ -209,11 +241,15 @@ def convert(
     logits: bool | None,
     labels: Path | None,
     input_range: str | None,
-    threads: int,
+    threads: int | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
     """Convert a variant, a phi or a model to a verified .tflite.
+
+    With a goal, precisions are mixed block by block, and a goal that is not met is exit code 1: what comes closest is
+    written all the same. PERCENT is of images, POINTS are percentage points of top-1, a RATIO is to the float file's
+    latency, and a TIME is a number with us, ms or s.
 
     \b
     Examples:
@@ -221,6 +257,8 @@ def convert(
       edgeeff convert --variant b2 --weights none --scheme float16
       edgeeff convert --phi 0.5 --classes 10
       edgeeff convert --model my.keras --calibration photos/ --labels names.txt
+      edgeeff convert --model my.keras --calibration photos/ --min-agreement 98
+      edgeeff convert --model my.keras --calibration photos/ --min-agreement 94 --max-latency 30ms --target pi4
     """
     from edgeeff.converters import convert as conversion
     from edgeeff.progress import Bars
@@ -239,6 +277,8 @@ def convert(
         record = conversion.convert(
             source,
             scheme=scheme,
+            goal=_goal(min_agreement, max_drop, max_latency),
+            target=target,
             calibration=conversion.Calibration(calibration, samples, seed, calibrator, effort),
             interface=interface,
             output=output,
@@ -247,10 +287,12 @@ def convert(
         )
     if as_json:
         print_json(record)
-        return
-    from edgeeff import render
+    else:
+        from edgeeff import render
 
-    render.conversion(record, console())
+        render.conversion(record, console())
+    if record.mixed is not None and record.mixed.shortfall is not None:
+        raise GateError(record.mixed.shortfall)
 
 
 @main.command()
@@ -331,6 +373,18 @@ def schemes(as_json: bool) -> None:
     for scheme in SCHEMES.values():
         table.add_row(scheme.name, scheme.input_type, scheme.summary)
     console().print(table)
+
+
+def _goal(min_agreement: str | None, max_drop: float | None, max_latency: str | None) -> Goal | None:
+    """Read what mixed precision has to reach; None where nothing was asked."""
+    from edgeeff import quantities
+    from edgeeff.results import Goal
+
+    if (min_agreement, max_drop, max_latency) == (None, None, None):
+        return None
+    share = None if min_agreement is None else quantities.percent("--min-agreement", min_agreement, "98") / 100
+    ratio, seconds = (None, None) if max_latency is None else quantities.ratio_or_seconds("--max-latency", max_latency)
+    return Goal(min_agreement=share, max_drop=max_drop, max_latency=ratio, max_latency_s=seconds)
 
 
 def _number(value: float | None) -> str:

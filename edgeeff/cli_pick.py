@@ -131,7 +131,7 @@ def pick(
         end_to_end=image is not None,
         max_memory_bytes=None if max_memory is None else quantities.size("--max-memory", max_memory),
         max_size_bytes=None if max_size is None else quantities.size("--max-size", max_size),
-        min_top1=None if min_top1 is None else _percent(min_top1),
+        min_top1=None if min_top1 is None else quantities.percent("--min-top1", min_top1, "78"),
     )
     if quick and percentile == "99":
         raise InputError("--quick measures too few runs for --percentile 99; take 90, or leave --quick away")
@@ -213,16 +213,6 @@ def predict(file: Path, name: str, records: Path | None, percentile: str, thread
         print_json(record)
         return
     view.render_prediction(record, console())
-
-
-def _percent(text: str) -> float:
-    try:
-        value = float(text.strip().removesuffix("%"))
-    except ValueError:
-        value = -1.0
-    if not 1 < value <= 100:
-        raise InputError(f"--min-top1 '{text}' is no percentage from 1 to 100; for example --min-top1 78")
-    return value
 
 
 def _show(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Durations and sizes as people type them: always with their unit."""
+"""Durations, sizes and percentages as people type them: always with their unit, or with an option that says it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,31 @@ def seconds(option: str, text: str) -> float:
 def size(option: str, text: str) -> int:
     """Read a size such as 8MB (10^6 bytes) or 8MiB (2^20); raises InputError as `seconds` does."""
     return math.floor(_read(option, text, BYTES, "8MB or 8MiB"))
+
+
+def percent(option: str, text: str, example: str) -> float:
+    """Read a percentage such as 78 or 78%; raises InputError for anything that is not above 1 and at most 100."""
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if not 1 < value <= 100:
+        raise InputError(f"{option} '{text}' is no percentage from 1 to 100; for example {option} {example}")
+    return value
+
+
+def ratio_or_seconds(option: str, text: str) -> tuple[float | None, float | None]:
+    """Read a ratio up to 1, such as 0.55, or a duration, such as 12ms; return the one or the other.
+
+    Raises InputError for a number above 1 without a unit, and what `seconds` raises.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        return None, seconds(option, text)
+    if not 0 < value <= 1:
+        raise InputError(f"{option} '{text}' is no ratio between 0 and 1 and has no unit; write 0.55 or 12ms")
+    return value, None
 
 
 def _read(option: str, text: str, units: Mapping[str, float], examples: str) -> float:

@@ -9,9 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
-    from edgeeff.results import ConversionRecord, DemoRecord, Recovery
+    from edgeeff.results import ConversionRecord, DemoRecord, Mixed, Recovery
 
 MADE = "made by edgeeff"
 """How the demo begins the names of images that are no photographs."""
@@ -55,6 +57,8 @@ def conversion(record: ConversionRecord, console: Console) -> None:
     if use.count:
         where = f"from {use.folder}" if use.folder else "made by edgeeff"
         lines.add_row("calibration", escape(f"{use.count} images {where}, {use.method}, seed {use.seed}"))
+    if record.mixed is not None:
+        lines.add_row("mixed for", escape(_goal(record.mixed)))
     if record.recovery is not None:
         lines.add_row("tried", escape(_attempts(record.recovery)))
     lines.add_row("verified", ", ".join(check.name for check in record.checks))
@@ -67,9 +71,59 @@ def conversion(record: ConversionRecord, console: Console) -> None:
     if delegated:
         lines.add_row("XNNPACK", escape(delegated))
     console.print(lines)
+    if record.mixed is not None:
+        console.print(_points(record.mixed))
     for warning in record.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
-    console.print(escape(f"next: edgeeff inspect {path}"), soft_wrap=True)
+    for line in _next(record):
+        console.print(escape(line), soft_wrap=True)
+
+
+def _next(record: ConversionRecord) -> Iterator[str]:
+    path = record.model.path
+    yield f"next: edgeeff inspect {path}"
+    mixed = record.mixed
+    if mixed is None:
+        return
+    yield f"      edgeeff evaluate {path} --baseline {_baseline(record)} --data DIR    with images that chose nothing"
+    target = "" if mixed.timed_on.target == "local" else f" --target {mixed.timed_on.target}"
+    yield f"      edgeeff profile {path}{target} --threads {mixed.timed_on.threads}"
+
+
+def _baseline(record: ConversionRecord) -> str:
+    """Return the float model to compare with, where it is a file."""
+    return record.source if record.weights == "as in the model" else "FLOAT"
+
+
+def _goal(mixed: Mixed) -> str:
+    goal, on = mixed.goal, mixed.timed_on
+    asked = [
+        *([] if goal.min_agreement is None else [f"agreement at least {100 * goal.min_agreement:g} %"]),
+        *([] if goal.max_drop is None else [f"top-1 at most {goal.max_drop:g} points below float's"]),
+        *([] if goal.max_latency is None else [f"at most {goal.max_latency:g} of float's latency"]),
+        *([] if goal.max_latency_s is None else [f"at most {goal.max_latency_s * 1e3:g} ms"]),
+    ]
+    threads = f"{on.threads} thread{'s' if on.threads > 1 else ''}"
+    where = f"timed on {on.target}, {threads}, float {mixed.float_latency_s * 1e3:.3g} ms"
+    return f"{', '.join(asked)}: {'met' if mixed.met else 'NOT MET'}; {where}"
+
+
+def _points(mixed: Mixed) -> Table:
+    """Return the way from float to int8, the chosen point marked."""
+    shown = table("", "agrees %", "surely %", "of float", "ms", "MB", "static/dynamic/float")
+    for point in mixed.points:
+        static, dynamic = len(point.static), len(point.dynamic)
+        shown.add_row(
+            "->" if point.chosen else "",
+            f"{100 * point.agreement_estimate:.1f}",
+            f"{100 * point.agreement_low:.1f}",
+            f"{point.latency_ratio:.2f}",
+            f"{point.latency_s * 1e3:.3g}",
+            f"{point.size_bytes / 1e6:.2f}",
+            f"{static}/{dynamic}/{len(point.levels) - static - dynamic}",
+            style="bold" if point.chosen else None,
+        )
+    return shown
 
 
 def _attempts(recovery: Recovery) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from edgeeff.converters import inspect, recover
 from edgeeff.converters import mixed as module
 from edgeeff.converters.float_model import FloatModel, finish
 from edgeeff.converters.graph import Graph
-from edgeeff.converters.mixed import Exploration, Goal, Level, Mixer, Point, choose, estimate_agreement, explore, search
+from edgeeff.converters.mixed import Exploration, Level, Mixer, check, choose, estimate_agreement, explore
 from edgeeff.converters.quantize import Ranges, collect_ranges
 from edgeeff.converters.recover import Images
 from edgeeff.converters.runtime import Session
 from edgeeff.errors import CalibrationError, InputError, ModelError
+from edgeeff.results import Attempt, Fidelity, Goal, MixedPoint, TimedOn, this_device
 from tests import tiny
 
 PHOTOS = tiny.images(24, size=16)
@@ -34,10 +35,12 @@ def ranges_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Which ranges suit full int8 is what other tests are about: here they are made far too narrow."""
     if request.node.get_closest_marker("accuracy") is None:
 
-        def extremes(float_: FloatModel, images: Images, judge: object, **_: object) -> tuple[Ranges, None, tuple[()]]:
-            return {name: (low / 8, high / 8) for name, (low, high) in collect_ranges(float_, images).items()}, None, ()
+        def narrow(float_: FloatModel, images: Images, judge: object, **_: object) -> tuple[Ranges, Attempt, tuple[()]]:
+            found = {name: (low / 8, high / 8) for name, (low, high) in collect_ranges(float_, images).items()}
+            nothing = Fidelity(0, 0.0, 0.0, 0.0)
+            return found, Attempt("narrow", nothing, nothing, 0.0), ()
 
-        monkeypatch.setattr(recover, "choose_ranges", extremes)
+        monkeypatch.setattr(recover, "choose_ranges", narrow)
         monkeypatch.setattr(module, "LOOSER", (0.5,))
         monkeypatch.setattr(module, "MIXES", 1.1)
 
@@ -53,8 +56,21 @@ def mixer() -> Mixer:
     return Mixer(model(), extremes, extremes)
 
 
+class MadeUp:
+    """Latencies that are the same on every machine."""
+
+    on = TimedOn("made-up", this_device(), None, 1)
+
+    @property
+    def float_s(self) -> float:
+        return made_up(model().content)
+
+    def times(self, contents: Iterable[bytes], repeats: int = 1) -> Iterator[float]:
+        return map(made_up, contents)
+
+
 def made_up(content: bytes) -> float:
-    """A latency that is the same on every machine: int8 operators are fast, int8 weights help a little."""
+    """Int8 operators are fast, int8 weights help a little."""
     graph = Graph(content)
     seconds = 0.0
     for operator in graph.operators:
@@ -71,17 +87,20 @@ def weights(graph: Graph, operator: Any) -> str:
 
 @functools.cache
 def exploration() -> Exploration:
-    return explore(model(), PHOTOS, measure=made_up)
+    return explore(model(), PHOTOS, timer=MadeUp())
 
 
-def point(name: str, *, divergence: float = 0.0, low: float = 1.0, ratio: float = 1.0) -> Point:
-    return Point(name, (), (), {}, divergence, low, low, low, ratio / 100, ratio, 1)
+def point(
+    name: str, *, divergence: float = 0.0, low: float = 1.0, ratio: float = 1.0, estimate: float | None = None
+) -> MixedPoint:
+    levels = {unit.name: "float" for unit in mixer().units}
+    return MixedPoint(name, levels, divergence, low, estimate or low, low, ratio / 100, ratio, 1)
 
 
 CURVE = (
     point("float"),
     point("close", divergence=0.01, low=0.98, ratio=0.7),
-    point("middle", divergence=0.05, low=0.95, ratio=0.6),
+    point("middle", divergence=0.05, low=0.95, ratio=0.6, estimate=0.965),
     point("fast", divergence=0.2, low=0.8, ratio=0.45),
 )
 
@@ -119,7 +138,7 @@ def test_an_agreement_that_no_point_has_takes_the_closest() -> None:
 )
 def test_goals_that_say_nothing_are_refused(goal: dict[str, float]) -> None:
     with pytest.raises(InputError):
-        Goal(**goal)
+        check(Goal(**goal))
 
 
 def test_a_goal_that_cannot_be_met_is_said_and_the_best_is_kept() -> None:
@@ -127,14 +146,42 @@ def test_a_goal_that_cannot_be_met_is_said_and_the_best_is_kept() -> None:
     assert not report.met
     assert report.chosen == report.points[-1]
     assert len(content) == report.chosen.size_bytes
-    (warning,) = report.warnings
-    assert f"the fastest takes {report.chosen.latency_ratio:.2f} of float's time" in warning
+    assert report.shortfall is not None
+    assert "no mix of precisions reaches 0.01 of float's time; the closest, which was kept: agree" in report.shortfall
+    assert f" {report.chosen.latency_ratio:.2f} of float's time ({made_up(content) * 1e3:.3g} ms)" in report.shortfall
+    assert report.shortfall.endswith("or loosen the goal to what was reached")
+
+
+@pytest.mark.parametrize(
+    ("goal", "words"),
+    [
+        (
+            Goal(min_agreement=0.97, max_latency=0.65),
+            "reaches an agreement of 97 % with 0.65 of float's time; the closest, which was kept: agreement surely "
+            "95 % (estimated 96.5 %), 0.60 of float's time (6 ms); the fastest that surely agrees enough: agreement "
+            "surely 98 % (estimated 98 %), 0.70 of float's time (7 ms); or loosen",
+        ),
+        (
+            Goal(max_drop=4, max_latency_s=0.006),
+            "reaches a drop of at most 4 points with 6 ms; ",
+        ),
+        (
+            Goal(min_agreement=0.96, max_latency=0.6),
+            "0.70 of float's time (7 ms); more calibration images than these 24 would make agreements surer "
+            "(--samples); or loosen",
+        ),
+    ],
+)
+def test_what_would_help_is_said(goal: Goal, words: str) -> None:
+    _, report = replace(exploration(), points=CURVE).settle(goal)
+    assert report.shortfall is not None
+    assert words in report.shortfall
 
 
 def test_a_goal_that_is_met_is_said() -> None:
     content, report = exploration().settle(Goal(min_agreement=0.5))
     assert report.met
-    assert report.warnings == ()
+    assert report.shortfall is None
     assert report.chosen.agreement_low >= 0.5
     assert made_up(content) == report.chosen.latency_s
     assert len(content) == report.chosen.size_bytes
@@ -154,6 +201,8 @@ def test_points_lead_from_the_closest_to_the_fastest() -> None:
     assert sum(one.chosen for one in report.points) == 1
     assert report.points[-1].latency_ratio < 0.6
     assert (report.calibration_images, report.judging_images) == (18, 6)
+    assert (report.trial_images, report.point_images) == (24, 24)
+    assert report.timed_on.target == "made-up"
 
 
 def test_every_level_of_every_block_is_told() -> None:
@@ -165,7 +214,7 @@ def test_every_level_of_every_block_is_told() -> None:
 
 def test_the_same_seed_gives_the_same_file() -> None:
     goal = Goal(max_latency=0.8)
-    assert search(model(), PHOTOS, goal, measure=made_up) == exploration().settle(goal)
+    assert explore(model(), PHOTOS, timer=MadeUp()).settle(goal) == exploration().settle(goal)
 
 
 def test_what_gains_no_time_is_left_alone() -> None:
@@ -292,12 +341,12 @@ def test_neighbours_go_together_in_deep_networks(monkeypatch: pytest.MonkeyPatch
 
 def test_a_network_without_blocks_is_refused() -> None:
     with pytest.raises(ModelError, match="cannot be cut"):
-        search(finish(tiny.classifier()), tiny.images(4), Goal(max_latency=0.5), measure=made_up)
+        explore(finish(tiny.classifier()), tiny.images(4), timer=MadeUp())
 
 
 def test_no_images_are_refused() -> None:
     with pytest.raises(CalibrationError):
-        search(model(), [], Goal(max_latency=0.5))
+        explore(model(), [])
 
 
 # --- Estimates --------------------------------------------------------------------------------------------------------
@@ -318,16 +367,3 @@ def test_no_change_is_full_agreement() -> None:
     margins = np.array([0.1, 2.0, 3.0])
     assert estimate_agreement(margins, np.zeros(3), 0) == (1.0, 1.0)
     assert estimate_agreement(margins, np.full(3, -5.0), 0) == (0.0, 0.0)
-
-
-# --- Time -------------------------------------------------------------------------------------------------------------
-
-
-def test_time_is_measured_here() -> None:
-    measure = module.here(model(), PHOTOS[0])
-    usual = measure(model().content)
-    assert usual > 0
-    assert measure(at_level("float")) == pytest.approx(usual, rel=1.0)
-
-
-# --- Real networks ----------------------------------------------------------------------------------------------------

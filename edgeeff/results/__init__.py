@@ -6,6 +6,7 @@ that schema's version; a reader takes every version up to its own and refuses ne
 History of the schema versions:
   conversion  1  first
   conversion  2  what was tried to keep the accuracy of int8
+  conversion  3  the goal of mixed precision, its points and trials, and where they were timed
   profile     1  first
   profile     2  verdict, target, what the board did, p99, dispersion, outliers, figures of each process, PSS,
                  throughput, minutes, end-to-end; the delegate is the one that was used
@@ -15,10 +16,34 @@ History of the schema versions:
   evaluation  1  first
   pick        1  first
   prediction  1  first
+  audit       1  first
+  diagnosis   1  first
 """
 
-from edgeeff.results.conversion import Agreement, Attempt, CalibrationUse, Check, ConversionRecord, Fidelity, Recovery
+from edgeeff.results.audit import (
+    AuditRecord,
+    Growth,
+    LoneImage,
+    RangeAudit,
+    SetSummary,
+    TensorStability,
+)
+from edgeeff.results.conversion import (
+    Agreement,
+    Attempt,
+    CalibrationUse,
+    Check,
+    ConversionRecord,
+    Fidelity,
+    Goal,
+    Mixed,
+    MixedPoint,
+    MixedTrial,
+    Recovery,
+    TimedOn,
+)
 from edgeeff.results.demo import DemoPhotograph, DemoRecord
+from edgeeff.results.diagnosis import DiagnosisRecord, TensorFault, Test
 from edgeeff.results.document import RECORDS, read_record, to_dict, to_json
 from edgeeff.results.evaluation import (
     ClassMetrics,
@@ -75,6 +100,7 @@ __all__ = [
     "RECORDS",
     "Agreement",
     "Attempt",
+    "AuditRecord",
     "BlockLatency",
     "BoardPython",
     "BoardState",
@@ -90,6 +116,7 @@ __all__ = [
     "DemoPhotograph",
     "DemoRecord",
     "Device",
+    "DiagnosisRecord",
     "Difference",
     "Disk",
     "Divergence",
@@ -105,13 +132,19 @@ __all__ = [
     "Flip",
     "FoundRuntime",
     "GateResult",
+    "Goal",
+    "Growth",
     "ImageOutcomes",
     "Kernels",
     "Latency",
     "Leak",
+    "LoneImage",
     "Memory",
     "Metrics",
     "Minute",
+    "Mixed",
+    "MixedPoint",
+    "MixedTrial",
     "ModelFile",
     "OperatingSystem",
     "Outputs",
@@ -127,12 +160,18 @@ __all__ = [
     "Processor",
     "ProfileRecord",
     "Rail",
+    "RangeAudit",
     "Reason",
     "Record",
     "Recovery",
     "Runtime",
+    "SetSummary",
     "TensorContract",
+    "TensorFault",
+    "TensorStability",
+    "Test",
     "Throttling",
+    "TimedOn",
     "Verdict",
     "Zone",
     "read_record",

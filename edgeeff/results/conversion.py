@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from edgeeff.results.record import ModelFile, Record, TensorContract
+from edgeeff.results.record import Device, ModelFile, Record, Runtime, TensorContract
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,104 @@ class Recovery:
     attempts: tuple[Attempt, ...]
     chosen: str
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What mixed precision has to reach; None where nobody asked."""
+
+    min_agreement: float | None = None
+    """Fraction of images with the same best class as float, 0 to 1."""
+    max_drop: float | None = None
+    """Points of top-1, kept by agreement for want of labels: top-1 drops by no more images than change their class."""
+    max_latency: float | None = None
+    """As a ratio to the float file's."""
+    max_latency_s: float | None = None
+
+
+@dataclass(frozen=True)
+class MixedPoint:
+    """One file on the way from float to int8, and what it gave."""
+
+    name: str
+    levels: dict[str, str]
+    """Of every block: "float"; "dynamic", int8 weights for convolutions; static int8 of the "expansion", up to the
+    squeezing, of all "inner" operators but the residual sum, or of the "whole" block."""
+    divergence: float
+    """Mean Kullback-Leibler divergence of float's scores from this file's on the images it was ordered by, in nats."""
+    agreement: float
+    """Fraction of the images kept apart with the same best class as float."""
+    agreement_estimate: float
+    """The same, expected of many images: float's margins on all images, changed as they changed on those kept apart."""
+    agreement_low: float
+    """The lower end of that estimate, which is held against the goal: images are few."""
+    latency_s: float
+    latency_ratio: float
+    """To the float file's."""
+    size_bytes: int
+    chosen: bool = False
+
+    @property
+    def static(self) -> tuple[str, ...]:
+        """Blocks in static int8, or in part."""
+        return tuple(block for block, level in self.levels.items() if level not in {"float", "dynamic"})
+
+    @property
+    def dynamic(self) -> tuple[str, ...]:
+        """Blocks whose convolutions are dynamic range."""
+        return tuple(block for block, level in self.levels.items() if level == "dynamic")
+
+
+@dataclass(frozen=True)
+class MixedTrial:
+    """One level of one block."""
+
+    block: str
+    level: str
+    divergence: float
+    """With only this block at this level."""
+    latency_ratio: float
+    """What the float network with only this block at this level would take, told from the times of many mixes."""
+
+
+@dataclass(frozen=True)
+class TimedOn:
+    """Where latencies were measured, by what and on how many threads."""
+
+    target: str
+    device: Device
+    runtime: Runtime | None
+    threads: int
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What was tried to mix precisions, and what was chosen for the goal."""
+
+    goal: Goal
+    met: bool
+    """False where no point reaches the goal: the one that comes closest to it was chosen."""
+    shortfall: str | None
+    """What came closest, and what would help, where it is not met."""
+    seed: int
+    calibration_images: int
+    """Those that ranges were learned from."""
+    judging_images: int
+    """Those kept apart that agreement was judged on."""
+    trial_images: int
+    """Those of both that each level of each block was tried on."""
+    point_images: int
+    """Those of both that each point was compared on."""
+    timed_on: TimedOn
+    float_latency_s: float
+    points: tuple[MixedPoint, ...]
+    """From the closest to float to the fastest; each is better than all others in one of the two."""
+    trials: tuple[MixedTrial, ...]
+
+    @property
+    def chosen(self) -> MixedPoint:
+        """The point that the file is."""
+        return next(point for point in self.points if point.chosen)
 
 
 @dataclass(frozen=True)
@@ -88,7 +186,7 @@ class ConversionRecord(Record):
     """How a .tflite file was made, and what was verified of it."""
 
     schema: ClassVar[str] = "edgeeff/conversion"
-    schema_version: ClassVar[int] = 2
+    schema_version: ClassVar[int] = 3
 
     model: ModelFile
     source: str
@@ -113,3 +211,5 @@ class ConversionRecord(Record):
     """Wall time of each step."""
     recovery: Recovery | None = None
     """What was tried to keep the accuracy of int8; None in records of version 1, and where there was nothing to try."""
+    mixed: Mixed | None = None
+    """What precisions were mixed for a goal; None in records before version 3, and for other schemes."""

@@ -27,10 +27,11 @@ from edgeeff.calibration import images
 from edgeeff.calibration.images import Crop, ImageFile
 from edgeeff.converters import float_model, mixed
 from edgeeff.converters.float_model import FloatModel
-from edgeeff.converters.mixed import Goal
 from edgeeff.converters.runtime import Session
+from edgeeff.converters.timing import Here
 from edgeeff.converters.trace import Request
 from edgeeff.progress import Bars
+from edgeeff.results import Goal
 
 Pixels = npt.NDArray[np.uint8]
 SHARED = Path(os.environ.get("EDGEEFF_SHARED", Path(__file__).parents[3] / "shared"))
@@ -81,8 +82,9 @@ def main() -> int:
         found = mixed.explore(model, learned, seed=options.seed, threads=options.threads, progress=bars)
     seconds = time.perf_counter() - start
     expected = best(model.content)
-    measure = mixed.here(model, learned[0], options.threads)
-    share = measure(model.content) / measure(stock)
+    timer = Here(model.content, learned[0], options.threads)
+    (stock_s,) = timer.times([stock], repeats=5)
+    share = timer.float_s / stock_s
     print(f"{options.model.name}, {len(learned)} calibration images, {len(pixels)} others judge, {seconds:.0f} s")
     print(f"float: top-1 {(expected == truth).mean():.1%}, {share:.2f} of stock, {len(model.content) / 1e6:.2f} MB")
     print("blocks static, divergence, sure | agrees, top-1 | of float, of stock, MB")
@@ -102,8 +104,8 @@ def main() -> int:
             f"agrees {(got == expected).mean():.1%}, {report.chosen.latency_ratio:.3f} of float, "
             f"{report.chosen.latency_ratio * share:.3f} of stock"
         )
-        for warning in report.warnings:
-            print(f"    {warning}")
+        if report.shortfall is not None:
+            print(f"    {report.shortfall}")
     return 0
 
 
