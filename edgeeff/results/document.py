@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeeff.errors import RecordError
+from edgeeff.results.audit import AuditRecord
 from edgeeff.results.conversion import ConversionRecord
 from edgeeff.results.demo import DemoRecord
+from edgeeff.results.diagnosis import DiagnosisRecord
 from edgeeff.results.evaluation import EvaluationRecord
 from edgeeff.results.pick import PickRecord, PredictionRecord
 from edgeeff.results.probe import ProbeRecord
@@ -26,6 +28,8 @@ RECORDS: dict[str, type[Record]] = {
         EvaluationRecord,
         PickRecord,
         PredictionRecord,
+        AuditRecord,
+        DiagnosisRecord,
     )
 }
 

@@ -207,14 +207,14 @@ class Leak:
     source: str
     """Where the other one is: "calibration", "train", or "evaluation" for the set itself."""
     image: str
-    """Of the evaluation set, by its name there."""
+    """Of the set that is judged, by its name there."""
     other: str
     """By its name in the source."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A pitfall that this evaluation shows: the evidence, and what to do about it."""
+    """Something that is wrong, or may be: the evidence, and what to do about it."""
 
     cause: str
     serious: bool
