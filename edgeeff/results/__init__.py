@@ -6,7 +6,8 @@ that schema's version; a reader takes every version up to its own and refuses ne
 History of the schema versions:
   conversion  1  first
   conversion  2  what was tried to keep the accuracy of int8
-  conversion  3  the goal of mixed precision, its points and trials, and where they were timed
+  conversion  3  the goal of mixed precision, its points and trials, and where they were timed; how a network was
+                 fine-tuned
   profile     1  first
   profile     2  verdict, target, what the board did, p99, dispersion, outliers, figures of each process, PSS,
                  throughput, minutes, end-to-end; the delegate is the one that was used
@@ -35,6 +36,7 @@ from edgeeff.results.conversion import (
     Check,
     ConversionRecord,
     Fidelity,
+    Finetuning,
     Goal,
     Mixed,
     MixedPoint,
@@ -128,6 +130,7 @@ __all__ = [
     "EvaluationTiming",
     "Fidelity",
     "Finding",
+    "Finetuning",
     "FleetSummary",
     "Flip",
     "FoundRuntime",

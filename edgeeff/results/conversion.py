@@ -48,6 +48,49 @@ class Recovery:
 
 
 @dataclass(frozen=True)
+class Finetuning:
+    """How a network was trained for int8, on which images, and what that gave."""
+
+    teacher: str
+    """"float", or "float and labels"."""
+    seed: int
+    steps: int
+    """Planned ones; training ends early when images kept apart are no longer answered better."""
+    steps_taken: int
+    best_step: int
+    """Whose weights are in the file; 0 where the network was better without training."""
+    batch: int
+    images: int
+    """Images that were learned from."""
+    judging_images: int
+    """Images kept apart, which chose the step."""
+    before: Attempt
+    """With the same ranges to begin with, and no training."""
+    after: Attempt
+    chosen: str
+    """The name of one of the two."""
+    divergences: tuple[tuple[int, float], ...]
+    """Of the simulated network on the images kept apart, by step."""
+    accuracy_before: float | None
+    """Of the simulated network on the images kept apart, 0 to 1, where there were labels."""
+    accuracy_after: float | None
+    simulation_correlation: float
+    """Pearson correlation of the file's scores with those of the network as it was simulated, on images kept apart."""
+    resumed_at: int | None
+    """The step that an interrupted run was gone on from."""
+    pruned_share: float | None
+    """Zeros among the int8 weights of the layers that were pruned; None where none were."""
+    clusters: int | None
+    """The most different values that any clustered layer's int8 weights have; None where none were clustered."""
+    compressed_layers: int
+    """How many were pruned or clustered."""
+    packages: dict[str, str]
+    warnings: tuple[str, ...]
+    compressed_bytes: int | None = None
+    """Size of the file after deflate, as gzip and zip use it, at level 9."""
+
+
+@dataclass(frozen=True)
 class Goal:
     """What mixed precision has to reach; None where nobody asked."""
 
@@ -213,3 +256,5 @@ class ConversionRecord(Record):
     """What was tried to keep the accuracy of int8; None in records of version 1, and where there was nothing to try."""
     mixed: Mixed | None = None
     """What precisions were mixed for a goal; None in records before version 3, and for other schemes."""
+    finetuning: Finetuning | None = None
+    """How the network was trained for int8; None in records before version 3, and where nobody asked for it."""
