@@ -140,7 +140,8 @@ class Inspection(Record):
     """What is in a .tflite file. Operators and tensors are those of its first subgraph, in its own order."""
 
     schema: ClassVar[str] = "edgeeff/inspection"
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
+    """2 came with `blocks`."""
 
     model: ModelFile
     inputs: tuple[TensorContract, ...]
@@ -151,6 +152,9 @@ class Inspection(Record):
     """Multiply-accumulate operations of one inference: convolutions and fully connected layers."""
     parameter_bytes: int
     """Bytes of all constant tensors; one that several tensors share is counted once."""
+    blocks: Mapping[str, str]
+    """What the network's blocks compute in: "static" is int8 or int16, "static in part", "dynamic" (integer weights,
+    inputs scaled anew for each image), "weight-only" (small weights, float arithmetic), or "float"."""
     delegation: Delegation | None
     """None when LiteRT cannot run the file; `runtime_error` says why."""
     runtime_error: str | None
@@ -204,6 +208,7 @@ def inspect(path: Path) -> Inspection:
         operator_counts=counts,
         macs=sum(operator.macs for operator in graph.operators),
         parameter_bytes=graph.parameter_bytes,
+        blocks=_blocks(graph),
         delegation=None if answer.error else _delegation(graph, answer.partitions),
         runtime_error=_EDGE_TPU if "edgetpu-custom-op" in counts else answer.error,
         metadata=written,
@@ -341,6 +346,33 @@ def _macs(name: str, inputs: tuple[int, ...], outputs: tuple[int, ...], tensors:
     filter_shape = tensors[inputs[1]].shape
     weights = math.prod(filter_shape[1:3] if name == "DEPTHWISE_CONV_2D" else filter_shape[1:])
     return math.prod(tensors[outputs[0]].shape) * weights
+
+
+def _blocks(graph: Graph) -> dict[str, str]:
+    """Say what each block computes in, by its convolutions; by those of a single pixel only where it has no others."""
+    found: dict[str, list[Operator]] = {}
+    for operator in graph.operators:
+        if operator.block is not None and operator.macs:
+            found.setdefault(operator.block, []).append(operator)
+    return {block: _together(graph, operators) for block, operators in found.items()}
+
+
+def _together(graph: Graph, operators: list[Operator]) -> str:
+    spatial = [o for o in operators if max(graph.tensors[o.outputs[0]].shape[1:3], default=1) > 1]
+    spatial = [o for o in spatial if o.name != "FULLY_CONNECTED"] or operators
+    kinds = {_arithmetic(graph, operator) for operator in spatial}
+    if "static" in kinds:
+        return "static" if len(kinds) == 1 else "static in part"
+    return "dynamic" if "dynamic" in kinds else kinds.pop() if len(kinds) == 1 else "float"
+
+
+def _arithmetic(graph: Graph, operator: Operator) -> str:
+    values, weights = (graph.tensors[index] for index in operator.inputs[:2])
+    if values.dtype != "float32":
+        return "static"
+    if not weights.constant:  # widened when the file is loaded
+        return "weight-only"
+    return "float" if weights.dtype == "float32" else "dynamic"
 
 
 def _operator_name(code: Any) -> str:

@@ -44,6 +44,8 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, str]]:
         yield "Output", _tensor(contract)
     for signature in inspection.signatures:
         yield "Signature", f"{signature.key}({', '.join(signature.inputs)}) -> {', '.join(signature.outputs)}"
+    if len(set(inspection.blocks.values())) > 1:
+        yield "Blocks", _blocks(inspection)
     yield "XNNPACK", _xnnpack(inspection)
     if inspection.metadata is None:
         yield "Metadata", "none: other tools will find no labels and no normalisation in it"
@@ -64,6 +66,13 @@ def _xnnpack(inspection: Inspection) -> str:
         return f"unknown ({here}): {inspection.runtime_error}"
     partitions = f"{delegation.partitions} partition{'s' if delegation.partitions != 1 else ''}"
     return f"takes {len(delegation.taken)} of {len(inspection.operators)} operators in {partitions} ({here})"
+
+
+def _blocks(inspection: Inspection) -> str:
+    groups: dict[str, list[str]] = {}
+    for block, arithmetic in inspection.blocks.items():
+        groups.setdefault(arithmetic, []).append(block)
+    return "; ".join(f"{arithmetic}: {', '.join(blocks)}" for arithmetic, blocks in groups.items())
 
 
 def _metadata(metadata: Metadata) -> Iterator[tuple[str, str]]:

@@ -388,6 +388,7 @@ def test_much_work_for_little_accuracy_is_named(desk: Path) -> None:
         (["--budget", "30ms", "--max-size", "8"], "has no unit"),
         (["--budget", "30ms", "--min-top1", "0.78"], "is no percentage from 1 to 100"),
         (["--budget", "30ms", "--min-top1", "high"], "is no percentage"),
+        (["--budget", "30ms", "--scheme", "mixed"], "'mixed' cannot be picked"),
         (["--budget", "30ms", "--scheme", "int16x8"], "no latency is predicted for 'int16x8'"),
         (["--budget", "30ms", "--family", "phi", "--min-top1", "70"], "nobody published a top-1 of the family phi"),
         (["--budget", "30ms", "--resolution", "200", "--min-top1", "70"], "nobody published a top-1 at another"),

@@ -20,7 +20,8 @@ from edgeeff.converters.float_model import FloatModel, Head, finish
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.quantize import IoType, Ranges, collect_ranges, quantize
 from edgeeff.converters.runtime import Session
-from edgeeff.converters.schemes import SCHEMES
+from edgeeff.converters.schemes import MIXED
+from edgeeff.converters.schemes import SCHEMES as EVERY
 from edgeeff.errors import CalibrationError, InputError, MissingExtraError, ModelError
 from tests import tiny
 
@@ -29,6 +30,8 @@ HEADS: tuple[Head, ...] = ("softmax", "logits")
 PHOTOS = tiny.images(24)
 PROBES = PHOTOS[12:]  # of those that set the ranges, so that nothing is clipped
 # Largest differences of a softmax over 5 classes from the float model's.
+SCHEMES = {name: scheme for name, scheme in EVERY.items() if name != MIXED}
+"""Mixed files are what `tests.test_mixed` is about."""
 TOLERANCE = {"float32": 1e-6, "float16": 2e-3, "dynamic": 0.02, "weight-only": 0.02, "int8": 0.05, "int16x8": 0.02}
 LOGITS_SPAN = 25.0
 

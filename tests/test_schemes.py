@@ -9,17 +9,17 @@ from edgeeff.errors import UnknownNameError
 
 
 def test_the_names_are_those_that_people_use() -> None:
-    assert list(SCHEMES) == ["float32", "float16", "dynamic", "weight-only", "int8", "int16x8"]
+    assert list(SCHEMES) == ["float32", "float16", "dynamic", "weight-only", "int8", "int16x8", "mixed"]
     assert all(scheme(name).name == name for name in SCHEMES)
 
 
 def test_only_what_has_integer_activations_needs_calibration() -> None:
-    assert {name for name, row in SCHEMES.items() if row.calibrated} == {"int8", "int16x8"}
+    assert {name for name, row in SCHEMES.items() if row.calibrated} == {"int8", "int16x8", "mixed"}
     assert {name for name, row in SCHEMES.items() if row.integer} <= {"int8"}
 
 
-def test_only_int8_takes_camera_pixels_unasked() -> None:
-    assert {name: row.input_type for name, row in SCHEMES.items() if row.input_type != "float32"} == {"int8": "uint8"}
+def test_only_what_is_int8_takes_camera_pixels_unasked() -> None:
+    assert {name for name, row in SCHEMES.items() if row.input_type == "uint8"} == {"int8", "mixed"}
 
 
 def test_what_is_slow_on_cpus_says_so() -> None:

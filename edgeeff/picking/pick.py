@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeeff import latency
+from edgeeff.converters.schemes import MIXED
 from edgeeff.devices import targets
 from edgeeff.devices.profile_view import milliseconds
 from edgeeff.devices.targets import Facts
@@ -91,6 +92,11 @@ def run(request: Request, prepare: Callable[[Bench], None] = lambda bench: None)
     """
     begin = time.perf_counter()
     limits = request.limits
+    if request.scheme == MIXED:
+        raise InputError(
+            "'mixed' cannot be picked: which blocks are int8 is chosen for the weights of one network; pick with "
+            "--scheme int8 or float32, then convert what you train with edgeeff convert --max-latency TIME"
+        )
     candidates = ladder.ladder(request.family, request.scheme, request.resolution)
     lowest = _lowest(candidates, request)
     made = sources(request)
@@ -136,12 +142,16 @@ def sources(request: Request) -> Sources:
             quick=request.quick,
             fresh=request.fresh,
         )
-    return Sources(bench, recorded, threads, request.limits.percentile, prior(facts, request.scheme, threads))
+    here = not recorded and all(board.address is None for board in boards)
+    known = prior(facts, request.scheme, threads, here=here)
+    return Sources(bench, recorded, threads, request.limits.percentile, known)
 
 
-def prior(facts: Sequence[Facts | None], scheme: str, threads: int) -> Prior:
-    """Return what published facts say of the slowest of some boards; nothing where those of one are not known."""
-    cache = latency.last_cache() if facts == [None] else None
+def prior(facts: Sequence[Facts | None], scheme: str, threads: int, *, here: bool = False) -> Prior:
+    """Return what published facts say of the slowest of some boards; nothing where those of one are not known.
+
+    `here` says that it is this machine, which can be asked.
+    """
     known = [
         latency.board_prior(
             one.peak_float32_ops_per_s,
@@ -154,7 +164,7 @@ def prior(facts: Sequence[Facts | None], scheme: str, threads: int) -> Prior:
         if one is not None and one.peak_float32_ops_per_s is not None
     ]
     if not known or len(known) < len(facts):
-        return Prior(cache_bytes=cache)
+        return latency.this_machine() if here else Prior()
     return min(known, key=lambda one: one.macs_per_s or math.inf)
 
 
