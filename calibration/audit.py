@@ -146,16 +146,16 @@ def duplicates(known: Mapping[str, Fingerprint], new: Mapping[str, Fingerprint],
     return tuple(leaks[name] for name in new if name in leaks)
 
 
-def repeats(prints: Mapping[str, Fingerprint]) -> tuple[Leak, ...]:
-    """Find the images of the evaluation set that repeat one before them in it, in order; the source is "evaluation"."""
+def repeats(prints: Mapping[str, Fingerprint], source: str = "evaluation") -> tuple[Leak, ...]:
+    """Find the images of a set that repeat one before them in it, in order; `source` is what the set is called."""
     first: dict[str, str] = {}
     leaks: dict[str, Leak] = {}
     for name, print_ in prints.items():
         earlier = first.setdefault(print_.sha256, name)
         if earlier != name:
-            leaks[name] = Leak("exact", "evaluation", name, earlier)
+            leaks[name] = Leak("exact", source, name, earlier)
     distinct = {name: prints[name] for name in first.values()}
-    leaks |= {leak.image: leak for leak in _near(distinct, distinct, "evaluation", earlier=True)}
+    leaks |= {leak.image: leak for leak in _near(distinct, distinct, source, earlier=True)}
     return tuple(leaks[name] for name in prints if name in leaks)
 
 

@@ -42,6 +42,20 @@ Crop = Literal["center", "none"]
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 CROP_PADDING = 32
+EXIF_ORIENTATION = 0x0112
+
+Special = Literal["animated", "turned", "CMYK", "16-bit", "transparent"]
+"""What a file may be that most are not: see above what is done with it."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a file was before it was decoded."""
+
+    height: int
+    width: int
+    """In pixels, upright."""
+    special: tuple[Special, ...]
 
 
 @dataclass(frozen=True)
@@ -174,12 +188,20 @@ def decode(data: bytes, name: Path | str, height: int, width: int, crop: Crop = 
     Raises CalibrationError when they are no image, are damaged, or have pixels for which white is not defined (32 bits,
     floating point); MissingExtraError without Pillow.
     """
+    return examine(data, name, height, width, crop)[0]
+
+
+def examine(
+    data: bytes, name: Path | str, height: int, width: int, crop: Crop = "center"
+) -> tuple[npt.NDArray[np.uint8], Traits]:
+    """Decode an image as `decode` does; return its pixels, and what had to be done to the file on the way."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError  # finding and sampling need no Pillow
     except ImportError as error:
         raise MissingExtraError("Pillow", "host") from error
     try:
         with Image.open(io.BytesIO(data)) as opened:
+            special = tuple(_special(opened))
             ImageOps.exif_transpose(opened, in_place=True)
             picture = _rgb(opened, name)
     except UnidentifiedImageError as error:
@@ -187,10 +209,25 @@ def decode(data: bytes, name: Path | str, height: int, width: int, crop: Crop = 
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         # Pillow's decoders raise any of these for damaged files.
         raise CalibrationError(f"cannot read the image {name} ({error}): replace it or take it away") from error
+    traits = Traits(picture.height, picture.width, special)
     if picture.size != (width, height):
         box = (0, 0, *picture.size) if crop == "none" else center_box(*picture.size, height, width)
         picture = picture.resize((width, height), Image.Resampling.BICUBIC, box)
-    return np.asarray(picture)
+    return np.asarray(picture), traits
+
+
+def _special(picture: Image.Image) -> Iterator[Special]:
+    """Say what is out of the ordinary in a file that was opened, not decoded."""
+    if getattr(picture, "is_animated", False):
+        yield "animated"
+    if picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
+        yield "turned"
+    if picture.mode == "CMYK":
+        yield "CMYK"
+    if picture.mode.startswith("I"):
+        yield "16-bit"
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        yield "transparent"
 
 
 def _rgb(picture: Image.Image, name: Path | str) -> Image.Image:

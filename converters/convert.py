@@ -269,6 +269,21 @@ def convert(
     return record
 
 
+def float_file(
+    source: Source, interface: Interface, progress: Progress, seed: int = 0
+) -> tuple[FloatModel, tuple[str, ...] | None]:
+    """Return the float model that a source becomes, and the names of its classes where somebody says them.
+
+    Raises what `convert` raises for a source that cannot be read or built.
+    """
+    if source.network is not None:
+        weights.check(source.network, _weights(source))
+    if source.model is None or source.model.suffix.lower() != ".tflite":
+        float_model.require_host()
+    model, embedded = _float_model(source, interface, progress, seed)
+    return model, _labels(source, interface, model, embedded)
+
+
 def _float_model(
     source: Source, interface: Interface, progress: Progress, seed: int
 ) -> tuple[FloatModel, Metadata | None]:

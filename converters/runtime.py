@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
@@ -20,11 +21,13 @@ from edgeeff.results import Runtime, TensorContract
 class Session:
     """An interpreter that is ready to run one file on images."""
 
-    def __init__(self, content: bytes, *, threads: int = 1, table: npt.NDArray[Any] | None = None) -> None:
+    def __init__(
+        self, content: bytes, *, threads: int = 1, table: npt.NDArray[Any] | None = None, keep: bool = False
+    ) -> None:
         """Load a file; raises ModelError with the runtime's own words when it cannot be loaded.
 
         `table` (256, 3) says what the input stores for each pixel value and channel; without it the file takes pixels
-        0..255 as edgeeff's own do.
+        0..255 as edgeeff's own do. With `keep` all tensors of the last run can be read, which takes their memory.
         """
         self._table = table
         try:
@@ -32,8 +35,12 @@ class Session:
         except ImportError as error:
             raise MissingExtraError("LiteRT (ai-edge-litert)", "device") from error
         try:
-            with native_log_kept_away():
-                self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
+            with native_log_kept_away(), warnings.catch_warnings():
+                # It warns of the memory that keeping every tensor takes, which is what this is about.
+                warnings.simplefilter("ignore")
+                self._interpreter: Any = Interpreter(
+                    model_content=content, num_threads=threads, experimental_preserve_all_tensors=keep
+                )
                 self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"LiteRT cannot load this file: {error}") from error
@@ -71,6 +78,11 @@ class Session:
         scale, zero_point = self._output["quantization"]
         scores: npt.NDArray[np.float32] = (raw - zero_point) * np.float32(scale) if scale else raw
         return scores
+
+    def tensor(self, index: int) -> npt.NDArray[Any]:
+        """Return what a tensor held in the last run, as it is stored; for sessions that keep their tensors."""
+        values: npt.NDArray[Any] = self._interpreter.get_tensor(index)
+        return values
 
 
 def runtime() -> Runtime:

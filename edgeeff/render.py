@@ -35,6 +35,12 @@ def facts() -> Table:
     return grid
 
 
+def shown(text: str) -> str:
+    """Return text as it is put into markup: names of files and tensors are anybody's, and may steer a terminal."""
+    printable = (one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
+    return escape("".join(printable))
+
+
 def megabytes(size: int) -> str:
     """Write a size in bytes as MB (10^6 bytes)."""
     return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,1 @@
+"""Whether a folder of images is fit to calibrate with."""

@@ -1,0 +1,1 @@
+"""Why a quantized file is not what its float model is."""
