@@ -25,6 +25,7 @@ from edgeeff.converters import (
     inspect,
     metadata,
     mixed,
+    qat,
     quantize,
     recover,
     runtime,
@@ -35,6 +36,7 @@ from edgeeff.converters import (
 from edgeeff.converters.float_model import FloatModel, Head
 from edgeeff.converters.inspect import Inspection
 from edgeeff.converters.metadata import Metadata
+from edgeeff.converters.qat import Finetune
 from edgeeff.converters.quantize import IoType
 from edgeeff.converters.recover import Effort
 from edgeeff.converters.schemes import MIXED, Scheme
@@ -43,7 +45,7 @@ from edgeeff.devices.targets import LOCAL, Target
 from edgeeff.errors import CalibrationError, InputError, ModelError, OutputError, UnknownNameError
 from edgeeff.files import check_writable, sha256, staged
 from edgeeff.progress import Progress, Silent
-from edgeeff.results import CalibrationUse, Check, ConversionRecord, Goal, Mixed, ModelFile, Recovery
+from edgeeff.results import CalibrationUse, Check, ConversionRecord, Finetuning, Goal, Mixed, ModelFile, Recovery
 
 DEFAULT_SAMPLES = 128
 PROBES = 16
@@ -159,6 +161,7 @@ def convert(
     scheme: str | None = None,
     goal: Goal | None = None,
     target: str | None = None,
+    finetune: Finetune | None = None,
     calibration: Calibration | None = None,
     interface: Interface | None = None,
     output: Path | None = None,
@@ -168,7 +171,9 @@ def convert(
     """Convert, verify, and write the .tflite file and its record (the same name, ending in .json).
 
     With a `goal` precisions are mixed, and latencies measured on `target`, or here; a goal that is not met is no error,
-    the record says so. Without a number of `threads` there are two, and one where latencies are measured.
+    the record says so. Without a number of `threads` there are two, and one where latencies are measured. With
+    `finetune` the network is trained for int8, on images that take the place of the calibration's; what was learned is
+    kept beside the output until the file is written, and taken up by the same call.
 
     Raises InputError and its kinds for bad input, DeviceError when the target is lost, MissingExtraError without the
     host packages, VerificationError when what came out does not hold; nothing is written then, and files that were
@@ -179,6 +184,8 @@ def convert(
     if target is not None and goal is None:
         raise InputError(f"--target is where the latencies for a goal are measured: give {mixed.GOALS}")
     board = LOCAL if target is None else timing.board(target)
+    if finetune is not None:
+        _check_finetune(source, chosen, calibration)
     output = output or default_output(source, chosen.name)
     if output.suffix != ".tflite":
         raise InputError(f"--output {output} does not end in .tflite")
@@ -196,7 +203,12 @@ def convert(
         weights.check(network, _weights(source))
     if interface.labels is not None and not interface.labels.is_file():
         raise InputError(f"cannot read the labels {interface.labels}: there is no such file")
-    drawn = _draw(calibration) if calibration.folder is not None else None
+    if finetune is not None:
+        qat.require()
+        drawn = images.sample(images.find(finetune.folder), qat.MOST_IMAGES, calibration.seed)
+        qat.apart(len(drawn.files))
+    else:
+        drawn = _draw(calibration) if calibration.folder is not None else None
     check_writable(output)
     check_writable(record_path)
     _check_is_record(record_path)
@@ -207,12 +219,19 @@ def convert(
     quantize.check_output_type(chosen, output_type, model.head)
 
     height, width = model.resolution
-    probes = list(_probes(drawn, calibration, height, width))
-    made = (
-        _quantized(model, chosen, source, drawn, calibration, (input_type, output_type), threads, progress)
-        if goal is None
-        else _mixed(model, goal, board, source, drawn, calibration, (input_type, output_type), threads, progress)
-    )
+    types = (input_type, output_type)
+    if finetune is not None and drawn is not None:
+        known = _taught_labels(finetune, drawn, model, labels)
+        made = _finetuned(model, finetune, drawn, known, calibration.seed, types, output, threads, progress)
+        judged = drawn.files[: min(PROBES, qat.apart(len(drawn.files)))]
+        probes = [images.load(file.path, height, width) for file in judged]
+    else:
+        probes = list(_probes(drawn, calibration, height, width))
+        made = (
+            _quantized(model, chosen, source, drawn, calibration, types, threads, progress)
+            if goal is None
+            else _mixed(model, goal, board, source, drawn, calibration, types, threads, progress)
+        )
     use = made.use
     content = metadata.embed(
         made.content,
@@ -239,7 +258,9 @@ def convert(
     record = ConversionRecord(
         runtime=runtime.runtime(),
         device=results.this_device(),
-        packages=model.packages | results.versions("ai-edge-litert", "litert-quantizer", "numpy"),
+        packages=model.packages
+        | ({} if made.finetuning is None else made.finetuning.packages)
+        | results.versions("ai-edge-litert", "litert-quantizer", "numpy"),
         model=ModelFile(str(output), hashlib.sha256(content).hexdigest(), len(content)),
         source=source.name if source.model is None else str(source.model),
         source_sha256=_source_sha256(source),
@@ -259,14 +280,32 @@ def convert(
             *_warnings(chosen, verification.agreement, use, (input_type, output_type)),
             *(() if made.recovery is None else made.recovery.warnings),
             *(() if made.mixed is None else _mixed_warnings(made.mixed, use)),
+            *(() if made.finetuning is None else made.finetuning.warnings),
         ),
         seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
         recovery=made.recovery,
         mixed=made.mixed,
+        finetuning=None
+        if made.finetuning is None
+        else replace(made.finetuning, compressed_bytes=qat.compressed_bytes(content)),
     )
     with staged(record_path, results.to_json(record).encode()), staged(output, content):
         pass
+    if finetune is not None:
+        qat.forget(output)
     return record
+
+
+def _check_finetune(source: Source, scheme: Scheme, calibration: Calibration) -> None:
+    """Raise InputError for what does not go with fine-tuning."""
+    if scheme.name != recover.INT8.name:
+        raise InputError(f"--finetune trains for int8, not for {scheme.name}: leave --scheme and goals away")
+    if calibration.folder is not None:
+        raise InputError("the images of --finetune set the activation ranges, too: leave --calibration away")
+    if source.model is None and _weights(source) == "none":
+        raise InputError(
+            f"--finetune needs a trained network, and {source.name} would get random weights: there is nothing to teach"
+        )
 
 
 def float_file(
@@ -432,6 +471,7 @@ class _Made:
     use: CalibrationUse
     recovery: Recovery | None = None
     mixed: Mixed | None = None
+    finetuning: Finetuning | None = None
 
 
 def _quantized(
@@ -504,6 +544,57 @@ def _mixed(
     )
     content, report = found.settle(goal)
     return _Made(content, replace(use, method=f"{found.rule}, wider by block"), mixed=report)
+
+
+def _finetuned(
+    model: FloatModel,
+    finetune: Finetune,
+    drawn: images.Sample,
+    known: qat.Labels | None,
+    seed: int,
+    types: tuple[IoType, IoType],
+    output: Path,
+    threads: int,
+    progress: Progress,
+) -> _Made:
+    """Train for int8 on the images that were drawn."""
+    content, finetuning = qat.finetune(
+        model,
+        _Photographs(drawn.files, *model.resolution),
+        known,
+        finetune,
+        qat.checkpoints(output),
+        seed=seed,
+        threads=threads,
+        input_type=types[0],
+        output_type=types[1],
+        progress=progress,
+    )
+    use = CalibrationUse(
+        kind="folder",
+        count=len(drawn.files),
+        seed=seed,
+        folder=str(finetune.folder),
+        method=finetuning.chosen,
+        note=f"{finetuning.judging_images} of these were kept apart and taught nothing",
+        images=images.manifest(drawn.files),
+    )
+    return _Made(content, use, finetuning=finetuning)
+
+
+def _taught_labels(
+    finetune: Finetune, drawn: images.Sample, model: FloatModel, names: Sequence[str] | None
+) -> qat.Labels | None:
+    """Return the class index of each image that was drawn; None where nobody wants to learn from labels."""
+    if finetune.classes is None:
+        return None
+    if drawn.files[0].label is None:
+        raise InputError(
+            f"{finetune.folder} has no class folders to learn labels from: sort the images into them, or leave "
+            "--learn-labels away"
+        )
+    index = finetune.classes(model.classes, names)
+    return np.array([index[file.label or ""] for file in drawn.files], np.int64)
 
 
 def _rule(source: Source, drawn: images.Sample | None, calibration: Calibration) -> Rule | None:

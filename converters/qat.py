@@ -189,7 +189,7 @@ def finetune(
         seed=seed,
         steps=wish.steps,
         steps_taken=history[-1].step,
-        best_step=best.step if keep else 0,
+        best_step=best.step,
         batch=int(said["batch"]),
         images=len(learning),
         judging_images=kept,

@@ -16,9 +16,12 @@ from edgeeff.cli_evaluate import compare, evaluate
 from edgeeff.cli_pick import pick, predict
 from edgeeff.cli_profile import profile
 from edgeeff.command import common, console, print_json, value_range
-from edgeeff.errors import GateError
+from edgeeff.errors import GateError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeeff.converters.qat import Finetune
     from edgeeff.results import Goal
 
 PATH = click.Path(path_type=Path)
@@ -160,6 +163,30 @@ def variants(family: str | None, as_json: bool) -> None:
     help="Where the latencies for a goal are measured (`edgeeff devices list`).  [default: local]",
 )
 @click.option(
+    "--finetune",
+    type=PATH,
+    metavar="DIR",
+    help="Train for int8 on these images, at least 16, in class folders or flat; the float network is the teacher.  "
+    "[takes the place of --calibration]",
+)
+@click.option(
+    "--steps", type=click.IntRange(1), help="Most steps of --finetune; it ends early where they do not help."
+    "  [default: 400]",
+)
+@click.option("--learn-labels", is_flag=True, help="Learn the class folders of --finetune, too.")
+@click.option(
+    "--prune",
+    type=click.FloatRange(0, 0.95),
+    metavar="SHARE",
+    help="Make this share of the pointwise convolutions' weights zero while fine-tuning, e.g. 0.5: it zips smaller.",
+)
+@click.option(
+    "--cluster",
+    type=click.IntRange(4, 128),
+    metavar="NUMBER",
+    help="Leave each pointwise convolution so many different weights, e.g. 16: it zips smaller.",
+)
+@click.option(
     "--calibration",
     type=PATH,
     metavar="DIR",
@@ -231,6 +258,11 @@ def convert(
     max_drop: float | None,
     max_latency: str | None,
     target: str | None,
+    finetune: Path | None,
+    steps: int | None,
+    learn_labels: bool,
+    prune: float | None,
+    cluster: int | None,
     calibration: Path | None,
     samples: int,
     calibrator: str | None,
@@ -249,7 +281,7 @@ def convert(
 
     With a goal, precisions are mixed block by block, and a goal that is not met is exit code 1: what comes closest is
     written all the same. PERCENT is of images, POINTS are percentage points of top-1, a RATIO is to the float file's
-    latency, and a TIME is a number with us, ms or s.
+    latency, and a TIME is a number with us, ms or s. Fine-tuning that is interrupted goes on with the same command.
 
     \b
     Examples:
@@ -258,6 +290,7 @@ def convert(
       edgeeff convert --phi 0.5 --classes 10
       edgeeff convert --model my.keras --calibration photos/ --labels names.txt
       edgeeff convert --model my.keras --calibration photos/ --min-agreement 98
+      edgeeff convert --model my.keras --finetune photos/
       edgeeff convert --model my.keras --calibration photos/ --min-agreement 94 --max-latency 30ms --target pi4
     """
     from edgeeff.converters import convert as conversion
@@ -279,6 +312,7 @@ def convert(
             scheme=scheme,
             goal=_goal(min_agreement, max_drop, max_latency),
             target=target,
+            finetune=_finetune(finetune, steps, prune, cluster, learn_labels=learn_labels),
             calibration=conversion.Calibration(calibration, samples, seed, calibrator, effort),
             interface=interface,
             output=output,
@@ -385,6 +419,27 @@ def _goal(min_agreement: str | None, max_drop: float | None, max_latency: str | 
     share = None if min_agreement is None else quantities.percent("--min-agreement", min_agreement, "98") / 100
     ratio, seconds = (None, None) if max_latency is None else quantities.ratio_or_seconds("--max-latency", max_latency)
     return Goal(min_agreement=share, max_drop=max_drop, max_latency=ratio, max_latency_s=seconds)
+
+
+def _finetune(
+    folder: Path | None, steps: int | None, prune: float | None, cluster: int | None, *, learn_labels: bool
+) -> Finetune | None:
+    """Read what to fine-tune with; None where nobody asked for it."""
+    from edgeeff.converters import qat
+    from edgeeff.evaluation import dataset, labels
+
+    if folder is None:
+        if steps is not None or prune or cluster or learn_labels:
+            raise InputError("--steps, --learn-labels, --prune and --cluster are for training: give --finetune DIR")
+        return None
+
+    def told(classes: int, names: Sequence[str] | None) -> dict[str, int]:
+        data = dataset.open_dataset(folder)
+        return dict(zip(data.names, labels.map_classes(data, classes, names).indices, strict=True))
+
+    return qat.Finetune(
+        folder, steps or qat.DEFAULT_STEPS, told if learn_labels else None, sparsity=prune or 0.0, clusters=cluster or 0
+    )
 
 
 def _number(value: float | None) -> str:

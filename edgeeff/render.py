@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from edgeeff.results import ConversionRecord, DemoRecord, Mixed, Recovery
+    from edgeeff.results import ConversionRecord, DemoRecord, Finetuning, Mixed, Recovery
 
 MADE = "made by edgeeff"
 """How the demo begins the names of images that are no photographs."""
@@ -67,6 +67,8 @@ def conversion(record: ConversionRecord, console: Console) -> None:
         lines.add_row("mixed for", escape(_goal(record.mixed)))
     if record.recovery is not None:
         lines.add_row("tried", escape(_attempts(record.recovery)))
+    if record.finetuning is not None:
+        lines.add_row("fine-tuned", escape(_finetuning(record.finetuning)))
     lines.add_row("verified", ", ".join(check.name for check in record.checks))
     lines.add_row(
         "against float",
@@ -141,6 +143,27 @@ def _attempts(recovery: Recovery) -> str:
     ]
     apart = f"same best class on {recovery.judging_images} images kept apart"
     return f"{apart}: {said[0]}" + (f"; instead of {', '.join(said[1:])}" if others else "")
+
+
+def _finetuning(done: Finetuning) -> str:
+    """Return what training for int8 gave on images kept apart."""
+    before, after = (one.fidelity for one in (done.before, done.after))
+    said = [
+        f"{done.steps_taken} steps on {done.images} images, taught by {done.teacher}; same best class on "
+        f"{done.judging_images} images kept apart: {after.agreement:.0%} (divergence {after.divergence:.2g}) at step "
+        f"{done.best_step}, {before.agreement:.0%} ({before.divergence:.2g}) without"
+    ]
+    if done.accuracy_before is not None and done.accuracy_after is not None:
+        said.append(f"right on {done.accuracy_after:.0%} of them, {done.accuracy_before:.0%} without")
+    if done.resumed_at is not None:
+        said.append(f"went on after step {done.resumed_at} of an interrupted run")
+    if done.pruned_share is not None:
+        said.append(f"{done.pruned_share:.0%} zeros in {done.compressed_layers} layers")
+    if done.clusters is not None:
+        said.append(f"at most {done.clusters} different weights in {done.compressed_layers} layers")
+    if done.compressed_bytes is not None:
+        said.append(f"zipped {megabytes(done.compressed_bytes)}")
+    return "; ".join(said)
 
 
 def demo(record: DemoRecord, console: Console) -> None:

@@ -58,7 +58,7 @@ class Finetuning:
     """Planned ones; training ends early when images kept apart are no longer answered better."""
     steps_taken: int
     best_step: int
-    """Whose weights are in the file; 0 where the network was better without training."""
+    """At which the images kept apart were answered best: `after` is of the weights that it had then."""
     batch: int
     images: int
     """Images that were learned from."""
