@@ -184,8 +184,6 @@ def convert(
     if target is not None and goal is None:
         raise InputError(f"--target is where the latencies for a goal are measured: give {mixed.GOALS}")
     board = LOCAL if target is None else timing.board(target)
-    if finetune is not None:
-        _check_finetune(source, chosen, calibration)
     output = output or default_output(source, chosen.name)
     if output.suffix != ".tflite":
         raise InputError(f"--output {output} does not end in .tflite")
@@ -204,11 +202,8 @@ def convert(
     if interface.labels is not None and not interface.labels.is_file():
         raise InputError(f"cannot read the labels {interface.labels}: there is no such file")
     if finetune is not None:
-        qat.require()
-        drawn = images.sample(images.find(finetune.folder), qat.MOST_IMAGES, calibration.seed)
-        qat.apart(len(drawn.files))
-    else:
-        drawn = _draw(calibration) if calibration.folder is not None else None
+        _check_finetune(source, chosen, calibration)
+    drawn = _draw(calibration, finetune)
     check_writable(output)
     check_writable(record_path)
     _check_is_record(record_path)
@@ -220,18 +215,13 @@ def convert(
 
     height, width = model.resolution
     types = (input_type, output_type)
+    probes = list(_probes(drawn, calibration, finetune, height, width))
     if finetune is not None and drawn is not None:
-        known = _taught_labels(finetune, drawn, model, labels)
-        made = _finetuned(model, finetune, drawn, known, calibration.seed, types, output, threads, progress)
-        judged = drawn.files[: min(PROBES, qat.apart(len(drawn.files)))]
-        probes = [images.load(file.path, height, width) for file in judged]
+        made = _finetuned(model, finetune, drawn, labels, calibration.seed, types, output, threads, progress)
+    elif goal is not None:
+        made = _mixed(model, goal, board, source, drawn, calibration, types, threads, progress)
     else:
-        probes = list(_probes(drawn, calibration, height, width))
-        made = (
-            _quantized(model, chosen, source, drawn, calibration, types, threads, progress)
-            if goal is None
-            else _mixed(model, goal, board, source, drawn, calibration, types, threads, progress)
-        )
+        made = _quantized(model, chosen, source, drawn, calibration, types, threads, progress)
     use = made.use
     content = metadata.embed(
         made.content,
@@ -297,7 +287,8 @@ def convert(
 
 
 def _check_finetune(source: Source, scheme: Scheme, calibration: Calibration) -> None:
-    """Raise InputError for what does not go with fine-tuning."""
+    """Raise InputError for what does not go with fine-tuning, MissingExtraError without its packages."""
+    qat.require()
     if scheme.name != recover.INT8.name:
         raise InputError(f"--finetune trains for int8, not for {scheme.name}: leave --scheme and goals away")
     if calibration.folder is not None:
@@ -448,18 +439,30 @@ def _delegated(inspection: Inspection) -> Check:
     return Check("XNNPACK", passed=True, detail=detail)
 
 
-def _draw(calibration: Calibration) -> images.Sample:
-    """Draw the calibration images and, behind them, the probe images that verification uses, all different."""
+def _draw(calibration: Calibration, finetune: Finetune | None) -> images.Sample | None:
+    """Draw the calibration images and, behind them, the probe images that verification uses, all different.
+
+    For fine-tuning the images that judge come first (`qat.apart`). None where there is no folder.
+    """
+    if finetune is not None:
+        drawn = images.sample(images.find(finetune.folder), qat.MOST_IMAGES, calibration.seed)
+        qat.apart(len(drawn.files))
+        return drawn
     if calibration.folder is None:
-        raise CalibrationError("there is no calibration folder to draw from")
+        return None
     return images.sample(images.find(calibration.folder), calibration.samples + PROBES, calibration.seed)
 
 
-def _probes(drawn: images.Sample | None, calibration: Calibration, height: int, width: int) -> Iterable[Image]:
-    """Images that did not set the ranges, as far as there are any left."""
+def _probes(
+    drawn: images.Sample | None, calibration: Calibration, finetune: Finetune | None, height: int, width: int
+) -> Iterable[Image]:
+    """Images that neither set the ranges nor taught anything, as far as there are any left."""
     if drawn is None:
         return synthetic.images(PROBES, height, width, seed=calibration.seed + 1)
-    files = drawn.files[calibration.samples :] or drawn.files[-PROBES:]
+    if finetune is not None:
+        files = drawn.files[: qat.apart(len(drawn.files))][:PROBES]
+    else:
+        files = drawn.files[calibration.samples :] or drawn.files[-PROBES:]
     return (images.load(file.path, height, width) for file in files)
 
 
@@ -550,7 +553,7 @@ def _finetuned(
     model: FloatModel,
     finetune: Finetune,
     drawn: images.Sample,
-    known: qat.Labels | None,
+    names: Sequence[str] | None,
     seed: int,
     types: tuple[IoType, IoType],
     output: Path,
@@ -561,7 +564,7 @@ def _finetuned(
     content, finetuning = qat.finetune(
         model,
         _Photographs(drawn.files, *model.resolution),
-        known,
+        _taught_labels(finetune, drawn, model, names),
         finetune,
         qat.checkpoints(output),
         seed=seed,

@@ -40,6 +40,7 @@ FEATURES_SHARE = 1.0
 """What the features' errors, relative to their variance, count beside the divergence of the scores in nats."""
 LABELS_SHARE = 0.5
 """Of what is learned about the scores, where there are labels."""
+PASSED = 0.0
 LEAST_SIDE = 0.8
 """Of the random crops, as a share of the image's."""
 BATCH = 16
@@ -166,6 +167,7 @@ class Training:
         for number in range(first, steps):
             if self._is_late():
                 break
+            self._twin.passed.assign(self._passed(number))
             loss = float(step(self._rate(number), *self._drawn(number)))
             if not np.isfinite(loss):
                 raise ModelError(f"fine-tuning diverged at step {number + 1}: its loss is {loss}")
@@ -176,7 +178,7 @@ class Training:
                 self._save(done)
         self._restore_best()
         arrays = self._twin.arrays() | {"logits": self._in_batches(self._even)}
-        np.savez(self._folder / RESULT, **arrays)
+        self._write(RESULT, arrays)
         history = {
             "history": [asdict(checked) for checked in self.history],
             "best": self.history.index(self._best()),
@@ -241,6 +243,9 @@ class Training:
         mirrored = random.random(self._batch) < 0.5
         boxes[mirrored] = boxes[mirrored][:, [0, 3, 2, 1]]
         return np.sort(chosen), boxes
+
+    def _passed(self, number: int) -> float:
+        return PASSED
 
     def _rate(self, number: int) -> float:
         """The share of the learning rates at a step, with Adam's correction of its first means."""
@@ -322,7 +327,8 @@ class Training:
     def _write(self, name: str, arrays: dict[str, Array]) -> None:
         """Write arrays so that the file is whole whenever this process ends."""
         part = self._folder / f"part-{name}"
-        np.savez(part, **arrays)
+        # NumPy's types take what is named "allow_pickle" for granted among the arrays.
+        np.savez(part, **arrays)  # type: ignore[arg-type]
         part.replace(self._folder / name)
 
 

@@ -25,11 +25,9 @@ from edgeeff.converters.graph import Graph
 from edgeeff.errors import ModelError
 
 Array = npt.NDArray[Any]
-quantization, sparsity, clustering = (
-    tfmot.quantization.keras,
-    tfmot.sparsity.keras,
-    tfmot.clustering.keras,
-)
+quantization: Any = tfmot.quantization.keras
+sparsity: Any = tfmot.sparsity.keras
+clustering: Any = tfmot.clustering.keras
 
 WEIGHT_LEVELS, LEVELS = 127, 255
 SAMPLED = 2
@@ -175,6 +173,18 @@ class Elementwise(keras.layers.Layer):  # type: ignore[misc]
         return input_shape
 
 
+class Damped(keras.layers.Layer):  # type: ignore[misc]
+    """Passes values on as they are, and of the gradients coming back a share."""
+
+    def __init__(self, share: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self._share = share
+
+    def call(self, inputs: Any) -> Any:
+        """Compute."""
+        return tf.stop_gradient(inputs * (1 - self._share)) + inputs * self._share
+
+
 @dataclass(frozen=True)
 class Learned:
     """Where the variables of one operator are, and what of the file they stand for; None where nothing is learned."""
@@ -215,6 +225,11 @@ class Twin:
         entry = graph.inputs[0]
         pixels = keras.Input(graph.shape(entry)[1:], name="pixels")
         values = {entry: pixels}
+        # Where one block ends and the next begins.
+        ends = {int(graph.operators[at - 1].outputs[0]) for at in replay.cuts(graph, first) if at < end}
+        features = []
+        self.passed = tf.Variable(1.0, trainable=False)
+        """Share of the gradients that goes on from a block to the one before."""
         self.learned: list[Learned] = []
         self.compressed: list[Learned] = []
         """Those whose weights are pruned or clustered."""
@@ -227,9 +242,11 @@ class Twin:
             if ranges is not None:
                 layer = self._quantized(layer, operator, learn=position >= first)
             values[output] = layer(inputs if len(inputs) > 1 else inputs[0])
-        ends = [int(graph.operators[at - 1].outputs[0]) for at in replay.cuts(graph, first) if at < end]
-        outputs = [values[index] for index in (*ends, int(graph.operators[end - 1].outputs[0]))]
-        self.model = keras.Model(pixels, outputs)
+            if output in ends:
+                features.append(values[output])
+                if ranges is not None:
+                    values[output] = Damped(self.passed, name=f"end{len(features)}")(values[output])
+        self.model = keras.Model(pixels, [*features, values[int(graph.operators[end - 1].outputs[0])]])
 
     def begin(self) -> None:
         """Tell tfmot's pruning that training begins; to be called before variables are restored."""
@@ -324,11 +341,10 @@ class Twin:
         kind, weights = self._graph.kind(operator), self._graph.constant(int(operator.inputs[1]))
         if weights is None:
             raise ModelError(f"{kind} has no constant weights")
-        if kind == "CONV_2D":
-            return weights.transpose(1, 2, 3, 0)
-        if kind == "FULLY_CONNECTED":
-            return weights.T
-        return weights.reshape(*weights.shape[1:3], self._graph.shape(int(operator.inputs[0]))[3], -1)
+        kernel: Array = weights.T if kind == "FULLY_CONNECTED" else weights.transpose(1, 2, 3, 0)
+        if kind == "DEPTHWISE_CONV_2D":
+            kernel = weights.reshape(*weights.shape[1:3], self._graph.shape(int(operator.inputs[0]))[3], -1)
+        return kernel
 
     def _quantized(self, layer: Any, operator: Any, *, learn: bool) -> Any:
         """Wrap a layer in what tfmot simulates the quantization with."""
@@ -402,7 +418,8 @@ ACTIVATIONS: dict[str, Any] = {
 
 def _to_file(kernel: Array) -> Array:
     """Weights of a convolution or a dense layer as the file has them, output channels first."""
-    return kernel.T if kernel.ndim == 2 else kernel.transpose(3, 0, 1, 2)
+    weights: Array = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 0, 1, 2)
+    return weights
 
 
 def _codebook(kernel: Array, clusters: int) -> Array:
@@ -417,7 +434,8 @@ def _codebook(kernel: Array, clusters: int) -> Array:
         sums, counts = np.bincount(nearest, scaled, len(book)), np.bincount(nearest, minlength=len(book))
         means = np.where(counts > 0, sums / np.maximum(counts, 1), book)
         centroids = means[~np.isin(book, FIXED_CENTROIDS)]
-    return np.sort(np.concatenate([centroids, FIXED_CENTROIDS])).astype(np.float32)
+    book = np.sort(np.concatenate([centroids, FIXED_CENTROIDS]))
+    return book.astype(np.float32)
 
 
 def _fake_quantized(x: Any, low: Any, high: Any) -> Any:

@@ -170,8 +170,9 @@ def variants(family: str | None, as_json: bool) -> None:
     "[takes the place of --calibration]",
 )
 @click.option(
-    "--steps", type=click.IntRange(1), help="Most steps of --finetune; it ends early where they do not help."
-    "  [default: 400]",
+    "--steps",
+    type=click.IntRange(1),
+    help="Most steps of --finetune; it ends early where they do not help.  [default: 400]",
 )
 @click.option("--learn-labels", is_flag=True, help="Learn the class folders of --finetune, too.")
 @click.option(
