@@ -184,11 +184,7 @@ def convert(
     if target is not None and goal is None:
         raise InputError(f"--target is where the latencies for a goal are measured: give {mixed.GOALS}")
     board = LOCAL if target is None else timing.board(target)
-    output = output or default_output(source, chosen.name)
-    if output.suffix != ".tflite":
-        raise InputError(f"--output {output} does not end in .tflite")
-    if source.model is not None and output.resolve() == source.model.resolve():
-        raise InputError(f"--output {output} is the model itself, which would be lost: give another name")
+    output = _output(output or default_output(source, chosen.name), source)
     threads = threads if threads is not None else 2 if goal is None else 1
     if threads < 1:
         raise InputError(f"cannot calibrate with {threads} threads: take 1 or more")
@@ -284,6 +280,15 @@ def convert(
     if finetune is not None:
         qat.forget(output)
     return record
+
+
+def _output(path: Path, source: Source) -> Path:
+    """Return where the file goes; raises InputError for a name that is none of a .tflite or the model's own."""
+    if path.suffix != ".tflite":
+        raise InputError(f"--output {path} does not end in .tflite")
+    if source.model is not None and path.resolve() == source.model.resolve():
+        raise InputError(f"--output {path} is the model itself, which would be lost: give another name")
+    return path
 
 
 def _check_finetune(source: Source, scheme: Scheme, calibration: Calibration) -> None:
