@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ import pytest
 from edgeeff import results
 from edgeeff.calibration import images
 from edgeeff.converters import convert as module
-from edgeeff.converters import float_model, metadata, quantize, verify
+from edgeeff.converters import float_model, metadata, mixed, quantize, timing, verify
 from edgeeff.converters.convert import Calibration, Interface, Source, convert, default_output
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.runtime import Session
+from edgeeff.devices import targets
+from edgeeff.devices.targets import Target
 from edgeeff.errors import (
     CalibrationError,
+    DroppedError,
     EdgeeffError,
     InputError,
     MissingExtraError,
@@ -34,8 +37,9 @@ from edgeeff.errors import (
     VerificationError,
     WeightsError,
 )
-from edgeeff.results import ConversionRecord
+from edgeeff.results import ConversionRecord, Goal, TimedOn, this_device
 from tests import tiny
+from tests.test_mixed import made_up
 
 Image = npt.NDArray[np.uint8]
 FEW = Calibration(samples=8)
@@ -549,6 +553,123 @@ def test_what_is_no_image_is_named_and_nothing_is_written(model: Path, photos: P
         converted(model, calibration=Calibration(photos))
     assert caught.value.exit_code == 2
     assert tree(model.parent) == before
+
+
+# --- Mixed precision --------------------------------------------------------------------------------------------------
+
+
+class MadeUp:
+    """A board on which int8 operators are fast."""
+
+    def __init__(self, content: bytes, _image: Image, board: Target, threads: int) -> None:
+        if board.name == "lost":
+            raise DroppedError("the connection to lost was lost")
+        self.on = TimedOn(board.name, replace(this_device(), emulated=board.emulated), None, threads)
+        self.float_s = made_up(content)
+
+    def times(self, contents: Iterable[bytes], repeats: int = 1) -> Iterator[float]:
+        return map(made_up, contents)
+
+
+@pytest.fixture
+def swish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A network of blocks, and boards to time it on."""
+    monkeypatch.setenv("EDGEEFF_CONFIG", str(tmp_path / "config"))
+    for name in ("pi4", "lost"):
+        targets.add(Target(name, f"ssh://pi@{name}", emulated=name == "pi4"))
+    targets.add(Target("stick", "ssh://pi@stick", board="coral-usb-on-pi"))
+    monkeypatch.setattr(timing, "timer", MadeUp)
+    path = tmp_path / "desk" / "gated.tflite"
+    path.parent.mkdir()
+    path.write_bytes(tiny.swish_classifier())
+    return path
+
+
+@pytest.fixture(scope="module")
+def explored() -> mixed.Exploration:
+    """What there is between float and int8 for that network, found once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixed, "LOOSER", (0.5,))
+        patch.setattr(mixed, "MIXES", 1.1)
+        model = float_model.finish(tiny.swish_classifier())
+        timer = MadeUp(model.content, tiny.images(1)[0], Target("pi4", "ssh://pi@pi4", emulated=True), 1)
+        return mixed.explore(model, tiny.images(20, size=16), timer=timer, rule=module.RULES[0])
+
+
+@pytest.fixture
+def known(explored: mixed.Exploration, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explore(*_: object, timer: MadeUp, **__: object) -> mixed.Exploration:
+        return replace(explored, timed_on=timer.on)
+
+    monkeypatch.setattr(mixed, "explore", explore)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"scheme": "mixed"},
+            "--scheme mixed needs a goal: give --min-agreement PERCENT, --max-drop POINTS or --max-la",
+        ),
+        ({"scheme": "int8", "goal": Goal(max_drop=1.0)}, "--scheme int8 has no precisions to mix for a goal"),
+        ({"goal": Goal()}, "say what mixed precision has to reach"),
+        ({"target": "pi4"}, "--target is where the latencies for a goal are measured"),
+        ({"goal": Goal(max_drop=1.0), "target": "stick"}, "full int8 only: convert with --scheme int8, without a goal"),
+        ({"goal": Goal(max_drop=1.0), "target": "coral-dev-board"}, "Edge TPU"),
+        ({"goal": Goal(max_drop=1.0), "target": "pi9"}, "unknown target 'pi9': did you mean pi4"),
+        ({"goal": Goal(max_drop=1.0), "target": "raspberry-pi-5"}, "not one that it can reach"),
+    ],
+)
+def test_goals_that_do_not_go_with_the_rest_are_refused(swish: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        convert(Source(model=swish), output=swish.with_name("made.tflite"), **options)
+    assert list(tree(swish.parent)) == ["gated.tflite"]
+
+
+@pytest.mark.usefixtures("known")
+def test_a_goal_mixes_precisions(
+    swish: Path, photos: Path, explored: mixed.Exploration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(swish.parent)
+    goal = Goal(max_latency=0.8)
+    record = convert(Source(model=swish), goal=goal, target="pi4", calibration=Calibration(photos, samples=20))
+    assert (record.scheme, record.model.path) == ("mixed", "gated_mixed.tflite")
+    found = record.mixed
+    assert found is not None
+    assert (found.goal, found.met, found.shortfall) == (goal, True, None)
+    assert found.chosen.static or found.chosen.dynamic
+    assert [replace(point, chosen=False) for point in found.points] == list(explored.points)
+    assert (found.timed_on.target, found.timed_on.threads) == ("pi4", 1)
+    assert record.calibration.method == "min/max, wider by block"
+    assert record.recovery is None
+    assert results.read_record(Path("gated_mixed.json")) == record
+    assert any(warning.startswith("EMULATED") for warning in record.warnings)
+    assert not any("show no class" in warning for warning in record.warnings)
+    session = Session(Path("gated_mixed.tflite").read_bytes())
+    assert (session.input.dtype, session.output.dtype) == ("uint8", "float32")
+    embedded = metadata.read(Path("gated_mixed.tflite").read_bytes())
+    assert embedded is not None and embedded.provenance is not None
+    assert embedded.provenance["scheme"] == "mixed"
+
+
+@pytest.mark.usefixtures("known")
+def test_of_a_goal_that_is_not_met_the_closest_is_kept(swish: Path) -> None:
+    output, record = converted(swish, goal=Goal(min_agreement=1.0, max_latency=0.01))
+    assert record.mixed is not None
+    assert not record.mixed.met
+    assert record.mixed.shortfall is not None
+    assert record.model.size_bytes == output.stat().st_size
+    assert any("images that show no class, which says little" in warning for warning in record.warnings)
+
+
+def test_a_board_that_is_lost_leaves_the_old_file(swish: Path) -> None:
+    converted(swish, scheme="float16")
+    before = tree(swish.parent)
+    with pytest.raises(DroppedError) as caught:
+        converted(swish, goal=Goal(max_latency=0.5), target="lost")
+    assert caught.value.exit_code == 3
+    assert tree(swish.parent) == before
 
 
 # --- Warnings ---------------------------------------------------------------------------------------------------------
