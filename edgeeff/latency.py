@@ -1,11 +1,12 @@
 """The latency model: how long an unmeasured network takes on a device where few others were measured.
 
 A network is a list of operators (`Workload`), made from its shapes alone, so nothing has to be converted to ask. The
-time of an inference is a sum over what the operators do (`COSTS`): multiply-accumulates of matrix products, those of
-depthwise convolutions, bytes moved, sigmoids, weights read, calls, and bytes that do not fit the last cache. One unit
-says how fast the device is, and a ratio to it says what each of the others costs. Ratios differ less between devices
-than speeds do, so each has a prior (a middle and a width), and measurements move both: the first one settles the unit,
-the second one begins to settle the ratios that it is informative about.
+time of an inference is a sum over what the operators do (`COSTS`): multiply-accumulates of matrix products, which
+kernels compute for some pixels at once, those of depthwise convolutions, bytes moved, sigmoids, weights read, calls,
+and bytes that do not fit the last cache. One unit says how fast the device is, and a ratio to it says what each of the
+others costs. Ratios differ less between devices than speeds do, so each has a prior (a middle and a width), and
+measurements move both: the first one settles the unit, the second one begins to settle the ratios that it is
+informative about.
 
 The fit is a maximum a posteriori estimate in logarithms (every cost stays positive, every error is relative) by
 Gauss-Newton, with the Gaussian approximation of the posterior around it: Bishop, Pattern Recognition and Machine
@@ -20,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
 from types import MappingProxyType
@@ -39,7 +41,7 @@ convolutions, logistic functions, and everything that moves values and computes 
 MISFIT = 0.03
 """Relative error that is left when all costs are known: what kernels do with odd shapes is not modelled. Fits of all
 costs to 23 networks on an x86-64 CPU leave 0.02, to the 49 float and 45 int8 rows of a Raspberry Pi 4 0.06 and 0.03."""
-FOREIGN = 0.2
+FOREIGN = 0.3
 """The same for a network of another family than the one asked for: these err together, so many do not count as many."""
 OFFSET = 0.1
 """By how much another family as a whole may be slower or faster than its operators tell."""
@@ -53,6 +55,11 @@ Raspberry Pi 4 (MLPerf Inference v1.1)."""
 INT8_GAIN = MappingProxyType({None: 3.0, False: 2.4, True: 5.0})
 """How much faster int8 products are than float ones, by whether the CPU has int8 dot products: 2.4 on a Raspberry Pi 4
 (MLPerf Inference v1.1); the dot product does four times the lanes of float at about the same share of the peak."""
+TILE = 8
+"""Pixels that a kernel of matrix products computes at once on Arm: 8 in ruy, whose kernels TFLite brings, and 4 to 8 in
+XNNPACK. Left-over pixels cost as much as all of them: the last layers of Lite0 have 49, those of Lite1 have 64."""
+AVX512_TILE = 7
+"""Those of XNNPACK on x86-64 with 512-bit vectors."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,30 @@ class Workload:
     def weight_bytes(self) -> int:
         """Bytes of all weights and biases."""
         return sum(operator.weight_bytes for operator in self.operators)
+
+    @cached_property
+    def columns(self) -> dict[str, Vector]:
+        """What the operators do, (operators,) each: MACs, bytes written, moved and of weights, and pixels computed."""
+        written = [self.sizes[operator.output] for operator in self.operators]
+        item = 1 if self.scheme == "int8" else 4
+        columns = {
+            "macs": [operator.macs for operator in self.operators],
+            "written": written,
+            "moved": [
+                size + sum(self.sizes[index] for index in operator.inputs)
+                for size, operator in zip(written, self.operators, strict=True)
+            ],
+            "weights": [operator.weight_bytes for operator in self.operators],
+            "pixels": [
+                size / item / max(1, operator.channels) for size, operator in zip(written, self.operators, strict=True)
+            ],
+        }
+        return {name: np.array(values, np.float64) for name, values in columns.items()}
+
+    @cached_property
+    def kinds(self) -> npt.NDArray[np.str_]:
+        """The operators' kinds."""
+        return np.array([operator.kind for operator in self.operators], np.str_)
 
     @property
     def activation_bytes(self) -> int:
@@ -165,6 +196,8 @@ COSTS: Mapping[str, Mapping[str, Ratio]] = MappingProxyType(
 )
 SCHEMES = MappingProxyType({"float32": "float32", "float16": "float32", "weight-only": "float32", "int8": "int8"})
 """What a scheme computes in, where the model knows it."""
+STORED = MappingProxyType({"float32": (4, 4, 0), "float16": (2, 2, 0), "weight-only": (1, 4, 1), "int8": (1, 4, 2)})
+"""Bytes of a weight and of a bias in the file, and how many scales a channel has."""
 SCALE_BYTES = 12
 """A scale (float32) and a zero point (int64)."""
 FILE_BYTES = 75_000
@@ -180,12 +213,14 @@ class Prior:
     """What is known of a device before anything is measured there.
 
     `macs_per_s` is the expected speed of matrix products, and `spread` that of its natural logarithm. Without
-    `cache_bytes`, the size of the last cache, no value counts as too large for it.
+    `cache_bytes`, the size of the last cache, no value counts as too large for it. `tile` is how many pixels a kernel
+    computes at once.
     """
 
     macs_per_s: float | None = None
     spread: float = UNKNOWN
     cache_bytes: int | None = None
+    tile: int = TILE
 
 
 @dataclass(frozen=True)
@@ -247,7 +282,7 @@ class Model:
         """
         for workload in workloads:
             _check_scheme(workload, self.scheme)
-        means, slopes = _expected(_table(workloads, self.scheme, self.prior.cache_bytes), self.scheme, self.point)
+        means, slopes = _expected(_table(workloads, self.scheme, self.prior), self.scheme, self.point)
         return means, slopes @ self.covariance @ slopes.T + MISFIT**2 * np.eye(len(means))
 
 
@@ -264,7 +299,7 @@ def fit(measured: Sequence[Measured], scheme: str, *, family: str, prior: Prior 
         _check_scheme(item.workload, scheme)
         if not 0 < item.seconds < math.inf:
             raise InputError(f"{item.workload.name} cannot take {item.seconds:g} s; measure it again")
-    table = _table([item.workload for item in measured], scheme, prior.cache_bytes)
+    table = _table([item.workload for item in measured], scheme, prior)
     ratios = COSTS[scheme].values()
     if prior.macs_per_s is not None:
         start = -math.log(prior.macs_per_s)
@@ -312,15 +347,19 @@ def board_prior(
     return Prior(rate, FACTS, cache_bytes)
 
 
-def last_cache(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int | None:
-    """Return the bytes of the largest cache that Linux tells of in `folder`, None where it tells of none."""
+CACHES, PROCESSOR = Path("/sys/devices/system/cpu/cpu0/cache"), Path("/proc/cpuinfo")
+
+
+def this_machine(caches: Path = CACHES, processor: Path = PROCESSOR) -> Prior:
+    """Return what Linux tells of this machine: the largest cache, None where it tells of none, and its vectors."""
     units = {"K": 1 << 10, "M": 1 << 20}
     sizes = []
-    for path in folder.glob("index*/size"):
+    for path in caches.glob("index*/size"):
         text = path.read_text(encoding="ascii").strip()
         if text[:-1].isdigit() and text[-1] in units:
             sizes.append(int(text[:-1]) * units[text[-1]])
-    return max(sizes, default=None)
+    wide = processor.is_file() and "avx512f" in processor.read_text(encoding="utf-8").split()
+    return Prior(cache_bytes=max(sizes, default=None), tile=AVX512_TILE if wide else TILE)
 
 
 def peak_memory(workload: Workload) -> int:
@@ -333,43 +372,47 @@ def peak_memory(workload: Workload) -> int:
     return workload.weight_bytes + workload.activation_bytes + pointers + RUNTIME_BYTES
 
 
-def file_bytes(workload: Workload) -> int:
-    """Return about how large a network's .tflite file is.
+def file_bytes(workload: Workload, scheme: str) -> int:
+    """Return about how large a network's .tflite file is; `scheme` says how weights are stored.
 
-    Weights, and in int8 a scale and a zero point for every channel's weights and for its bias.
+    These are the weights and a bias for every channel, and for what is quantized a scale and a zero point for every
+    channel's weights, in int8 another for its bias.
     """
-    channels = sum(operator.channels for operator in workload.operators) if workload.scheme == "int8" else 0
-    return workload.weight_bytes + channels * 2 * SCALE_BYTES + FILE_BYTES
+    stored, bias, scales = STORED[scheme]
+    channels = sum(operator.channels for operator in workload.operators)
+    weights = (workload.weight_bytes - 4 * channels) // (1 if workload.scheme == "int8" else 4)
+    return weights * stored + channels * (bias + scales * SCALE_BYTES) + FILE_BYTES
 
 
 # The sum
 
 
-def _table(workloads: Sequence[Workload], scheme: str, cache_bytes: int | None) -> Vector:
+def _table(workloads: Sequence[Workload], scheme: str, prior: Prior) -> Vector:
     """Return how much of each cost's thing a network has: (networks, costs), in the order of COSTS."""
-    rows = [_amounts(workload, cache_bytes) for workload in workloads]
+    rows = [_amounts(workload, prior) for workload in workloads]
     return np.array([[row[name] for name in COSTS[scheme]] for row in rows], np.float64).reshape(-1, len(COSTS[scheme]))
 
 
-def _amounts(workload: Workload, cache_bytes: int | None) -> dict[str, float]:
-    amounts = dict.fromkeys(COSTS[workload.scheme], 0.0)
-    for operator in workload.operators:
-        written = workload.sizes[operator.output]
-        moved = written + sum(workload.sizes[index] for index in operator.inputs)
-        if operator.kind in {"product", "image"}:
-            amounts["product"] += operator.macs
-        if operator.kind in {"image", "depthwise"}:
-            amounts[operator.kind] += operator.macs
-        if operator.kind == "sigmoid":
-            amounts["sigmoid"] += written
-        amounts["traffic"] += moved
-        amounts["weights"] += operator.weight_bytes
-        amounts["call"] += 1
-        if cache_bytes is not None:
-            # One pass over more than a cache holds finds nothing of it there in the next pass: what is least recently
-            # used went first.
-            amounts["spill"] += moved * (moved + operator.weight_bytes > cache_bytes)
-    return amounts
+def _amounts(workload: Workload, prior: Prior) -> dict[str, float]:
+    kinds, columns = workload.kinds, workload.columns
+    macs, written, moved, pixels = (columns[name] for name in ("macs", "written", "moved", "pixels"))
+    # Products with a single pixel have kernels of their own.
+    padded = np.where(pixels > 1, np.ceil(pixels / prior.tile) * prior.tile / np.maximum(pixels, 1), 1)
+    image = kinds == "image"
+    amounts = {
+        "product": macs * padded * (image | (kinds == "product")),
+        "depthwise": macs * (kinds == "depthwise"),
+        "image": macs * image,
+        "traffic": moved,
+        "sigmoid": written * (kinds == "sigmoid"),
+        "weights": columns["weights"],
+        "call": np.ones(len(kinds)),
+    }
+    if prior.cache_bytes is not None:
+        # One pass over more than a cache holds finds nothing of it there in the next pass: what is least recently
+        # used went first.
+        amounts["spill"] = moved * (moved + columns["weights"] > prior.cache_bytes)
+    return dict.fromkeys(COSTS[workload.scheme], 0.0) | {name: float(part.sum()) for name, part in amounts.items()}
 
 
 def _expected(table: Vector, scheme: str, point: Vector) -> tuple[Vector, Vector]:

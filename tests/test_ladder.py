@@ -36,7 +36,7 @@ def test_sizes_of_files_that_edgeeff_converted() -> None:
 def test_schemes_differ_in_size_as_they_store_weights() -> None:
     b0 = {scheme: ladder("b", scheme)[0].size_bytes for scheme in ("float32", "float16", "weight-only", "int8")}
     assert b0["float16"] / b0["float32"] == pytest.approx(0.5, abs=0.01)
-    assert b0["weight-only"] == b0["int8"]
+    assert b0["weight-only"] / b0["int8"] == pytest.approx(0.94, abs=0.01)  # biases have no scales
 
 
 def test_published_accuracy_holds_for_the_published_resolution_only() -> None:

@@ -83,7 +83,7 @@ def ladder(family: str, scheme: str, resolution: int | None = None) -> tuple[Can
 def candidate(network: Network, scheme: str) -> Candidate:
     """Describe one network; raises InputError for a scheme whose latency is not modelled."""
     workload = latency.network_workload(network, scheme, classes=CLASSES)
-    size = _size(network, scheme, workload)
+    size = latency.file_bytes(workload, scheme)
     published = network.published
     plain = published.top1 is not None and scaling.network(network.name).resolution == network.resolution
     quantized = scheme == "int8" and published.int8_top1 is not None
@@ -103,11 +103,3 @@ def candidate(network: Network, scheme: str) -> Candidate:
         top1=top1,
         top1_source=source,
     )
-
-
-def _size(network: Network, scheme: str, workload: Workload) -> int:
-    if scheme == "float16":
-        return latency.file_bytes(workload) - workload.weight_bytes // 2
-    if scheme == "weight-only":  # stored as int8 is, computed in float32
-        return latency.file_bytes(latency.network_workload(network, "int8", classes=CLASSES))
-    return latency.file_bytes(workload)

@@ -32,7 +32,8 @@ def predict(
     usable = [one for one in figures if one.threads == threads and percentile in one.seconds]
     measured = _measured(usable, asked, percentile)
     facts = None if board is None else targets.boards()[board]
-    prior = pick.prior([facts], asked.scheme, threads)
+    here = not name.startswith(PREFIX) and targets.find(name).url == "local"
+    prior = pick.prior([facts], asked.scheme, threads, here=here)
     if not measured and prior.macs_per_s is None:
         counted = f" with {threads} threads" if counts else ""
         raise InputError(

@@ -33,7 +33,6 @@ import numpy as np
 from edgeeff import latency, quantities, scaling
 from edgeeff.devices import profile, targets
 from edgeeff.devices.profile import Protocol
-from edgeeff.latency import Prior
 from edgeeff.picking import measure, pick
 from edgeeff.picking.ladder import Candidate, candidate, ladder
 from edgeeff.picking.measure import Bench
@@ -157,7 +156,7 @@ def live(
                 rungs,
                 PickLimits(budget, percentile),
                 functools.partial(_on, bench),
-                prior=Prior(cache_bytes=latency.last_cache()),
+                prior=latency.this_machine(),
                 efforts=len(bench.protocols),
             )
             ratio = (time.perf_counter() - begin) / spent
@@ -240,7 +239,7 @@ def replay(
                 rungs,
                 PickLimits(budget, percentile),
                 functools.partial(_replayed, known, generator, costs),
-                prior=Prior(cache_bytes=latency.last_cache()),
+                prior=latency.this_machine(),
             )
             truth = winner([one.name for one in rungs], seconds, budget)
             found, ratio = largest(rungs, result), sum(costs) / spent

@@ -11,13 +11,17 @@ larger of them. The model is fitted on the smallest network and on one that may 
 is a fit of its own. Then comes the working memory: predicted from the graph, and measured.
 
 `--mlperf` replays published figures of one board instead: `sut,model,...,p50_ms` with MobileNets and EfficientNet-Lite.
-The first table fits on Lite0 and one other Lite network, the second on all MobileNets and one Lite network.
+The first table fits on Lite0 and one other Lite network, the second on all MobileNets and one Lite network. For every
+budget halfway between two Lite networks the pick is asked for, too: once from the predictions as they are, and once as
+`edgeeff pick` finds it, which measures what decides.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
+import math
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -28,7 +32,9 @@ import numpy as np
 
 from edgeeff import latency, scaling
 from edgeeff.latency import Measured, Prior, Workload
-from edgeeff.results import ProfileRecord, read_record
+from edgeeff.picking.ladder import Candidate, ladder
+from edgeeff.picking.search import Reading, search
+from edgeeff.results import PickLimits, ProfileRecord, read_record
 
 
 def main() -> None:
@@ -44,18 +50,18 @@ def main() -> None:
     if arguments.mlperf is not None:
         replay(arguments.mlperf)
         return
-    prior = Prior(cache_bytes=latency.last_cache())
+    prior = latency.this_machine()
     if arguments.records is not None:
         found = [read_record(path) for path in sorted(arguments.records.glob("*.profile.json"))]
         records = [record for record in found if isinstance(record, ProfileRecord)]
     else:
         records = list(measure(arguments.families, arguments.schemes, arguments.largest, arguments.processes))
     results = Results()
-    for (family, scheme), ladder in grouped(records).items():
+    for (family, scheme), known in grouped(records).items():
         if family in arguments.families and scheme in arguments.schemes:
-            for middle in middles(len(ladder)):
-                two = [ladder[0], ladder[middle]]
-                rest = [item for item in ladder if item not in two]
+            for middle in middles(len(known)):
+                two = [known[0], known[middle]]
+                rest = [item for item in known if item not in two]
                 names = ", ".join(item.workload.name for item in two)
                 results.add(f"{family} {scheme}, fitted on {names}", two, rest, prior)
     results.summarize()
@@ -190,19 +196,43 @@ def replay(path: Path) -> None:
         mine = [row for row in rows if row.workload.scheme == scheme]
         lite = sorted((row for row in mine if row.workload.family == "lite"), key=lambda row: row.workload.macs)
         others = [row for row in mine if row.workload.family != "lite"]
-        results = Results()
+        two, foreign = Results(), Results()
         for one in lite[1:]:
-            rest = [row for row in lite[1:] if row is not one]
-            results.add(
-                f"{scheme}, fitted on {lite[0].workload.name}, {one.workload.name}", [lite[0], one], rest, Prior()
-            )
-        results.summarize()
-        results = Results()
-        for one in lite:
-            rest = [row for row in lite if row is not one]
+            title = f"{scheme}, fitted on {lite[0].workload.name}, {one.workload.name}"
+            two.add(title, [lite[0], one], [row for row in lite[1:] if row is not one], Prior())
+            picks(lite, [lite[0], one])
+        two.summarize()
+        for one in lite if others else ():
             title = f"{scheme}, fitted on {len(others)} MobileNets and {one.workload.name}"
-            results.add(title, [*others, one], rest, Prior())
-        results.summarize()
+            foreign.add(title, [*others, one], [row for row in lite if row is not one], Prior())
+            picks(lite, [one], others)
+        if others:
+            foreign.summarize()
+
+
+def picks(lite: Sequence[Measured], known: Sequence[Measured], others: Sequence[Measured] = ()) -> None:
+    """Print how many budgets halfway between two networks lead to the right one, predicted and measured."""
+    rungs = ladder("lite", lite[0].workload.scheme)
+    model = latency.fit([*others, *known], lite[0].workload.scheme, family="lite")
+    times = [row.seconds if row in known else model.predict(row.workload).seconds for row in lite]
+    readings = [Reading(row.seconds, None, ()) for row in lite]
+
+    def measure(candidate: Candidate, _effort: int) -> Reading:
+        return readings[rungs.index(candidate)]
+
+    there = {lite.index(row): readings[lite.index(row)] for row in known}
+    right, found, counts = [], [], []
+    for place, (below, above) in enumerate(itertools.pairwise(row.seconds for row in lite)):
+        budget = math.sqrt(below * above)
+        right.append(max((index for index, seconds in enumerate(times) if seconds <= budget), default=None) == place)
+        result = search(rungs, PickLimits(budget, 50), measure, known=there, others=others)
+        fitting = [index for index, judged in enumerate(result.judgements) if judged.status == "fits"]
+        found.append(max(fitting, default=None) == place)
+        counts.append(result.measured)
+    print(
+        f"  picks: {sum(right)} of {len(right)} right as predicted; {sum(found)} of {len(found)} measured, with "
+        f"{min(counts)} to {max(counts)} networks more"
+    )
 
 
 def published(path: Path) -> list[Measured]:
