@@ -7,8 +7,11 @@ import pytest
 from rich.console import Console
 
 from edgeeff.converters import metadata
+from edgeeff.converters.float_model import finish
 from edgeeff.converters.inspect import inspect
 from edgeeff.converters.inspect_view import render
+from edgeeff.converters.mixed import Mixer
+from edgeeff.converters.quantize import collect_ranges
 from tests import test_inspect as files
 from tests import tiny
 
@@ -46,6 +49,16 @@ def test_shapes_known_at_run_time_are_named(tmp_path: Path) -> None:
     assert "float32 ? x 8 x 8 x 4\n" in text
     assert "in 4 operators: LOGISTIC 0 in block3b, SHAPE 1 in block3b" in text
     assert "Convert at batch 1" in text
+
+
+def test_blocks_are_told_where_they_differ(tmp_path: Path) -> None:
+    model = finish(tiny.swish_classifier())
+    ranges = collect_ranges(model, tiny.images(4, size=16))
+    mixer = Mixer(model, ranges, ranges)
+    middle = next(unit for unit in mixer.units if unit.name == "block2")
+    text = shown(tmp_path, mixer.content({middle: "whole"}), width=200)
+    assert "Blocks     float: stem, block1, top; static: block2\n" in text
+    assert "Blocks" not in shown(tmp_path, model.content)
 
 
 def test_a_file_that_litert_cannot_run(tmp_path: Path) -> None:

@@ -295,6 +295,17 @@ def test_a_mixed_file_is_one_partition(tmp_path: Path, level: Level) -> None:
     assert delegation.left == ()
 
 
+def test_what_blocks_compute_in_can_be_read_of_the_file() -> None:
+    def blocks(level: Level, *names: str) -> dict[str, str]:
+        return inspect._blocks(inspect.parse(at_level(level, *names)))
+
+    others = {"stem": "float", "block1": "float", "block2": "float", "top": "float"}
+    assert blocks("float") == others
+    assert blocks("whole", "block2") == others | {"block2": "static"}
+    assert blocks("expansion", "block2") == others | {"block2": "static in part"}
+    assert blocks("dynamic", "part 1", "block2") == others | {"block1": "dynamic", "block2": "dynamic"}
+
+
 def test_scores_move_less_the_less_is_static() -> None:
     names = [unit.name for unit in mixer().units]
     expected = np.stack([Session(model().content).run(image) for image in PHOTOS[:8]])

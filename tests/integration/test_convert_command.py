@@ -233,6 +233,17 @@ def test_a_small_network_the_same_every_time(tmp_path: Path) -> None:
         (["--model", "raw.tflite"], "say what black and white are for it, for example --input-range 0,255"),
         (["--model", "tiny.tflite", "--input-range", "0,1"], "its input is not 0..255"),
         (["--model", "tiny.tflite", "--input-range", "1,0"], "black comes first"),
+        (
+            ["--model", "tiny.tflite", "--scheme", "mixed"],
+            "needs a goal: give --min-agreement PERCENT, --max-drop POINTS",
+        ),
+        (["--model", "tiny.tflite", "--min-agreement", "0.98"], "is no percentage from 1 to 100; for example"),
+        (["--model", "tiny.tflite", "--max-latency", "12"], "has no unit; write 0.55 or 12ms"),
+        (["--model", "tiny.tflite", "--max-drop", "-1"], "-1.0 is not in the range 0<=x<=100"),
+        (["--model", "tiny.tflite", "--scheme", "int8", "--max-drop", "1"], "has no precisions to mix for a goal"),
+        (["--model", "tiny.tflite", "--target", "local"], "--target is where the latencies for a goal are measured"),
+        (["--model", "tiny.tflite", "--max-drop", "1", "--target", "coral-dev-board"], "Edge TPU (PCIe), which runs"),
+        (["--model", "tiny.tflite", "--max-drop", "1", "--samples", "4"], "mixed precision needs a network of blocks"),
         (["--model", "tiny.tflite", "--samples", "0"], "0 is not in the range x>=1"),
         (["--model", "tiny.tflite", "--threads", "0"], "0 is not in the range x>=1"),
         (["--model", "tiny.tflite", "--labels", "three.txt"], "have 3 names, the model has 5 classes"),
@@ -271,6 +282,21 @@ def test_a_file_that_cannot_be_verified_is_exit_code_1(desk: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "does not pass verification and was not written: outputs differ: every probe image" in done.stderr
     assert tree(desk) == before
+
+
+def test_a_goal_that_cannot_be_met_is_exit_code_1_and_the_closest_file_is_there(desk: Path) -> None:
+    (desk / "gated.tflite").write_bytes(tiny.swish_classifier())
+    options = ["--samples", "8", "--min-agreement", "99", "--max-latency", "0.01", "--json"]
+    done = edgeeff("convert", "--model", "gated.tflite", *options, cwd=desk)
+    assert done.returncode == 1
+    assert "reaches an agreement of 99 % with 0.01 of float's time; the closest, which was kept: agree" in done.stderr
+    record = json.loads(done.stdout)
+    assert record["mixed"]["goal"]["min_agreement"] == 0.99
+    assert record["mixed"]["met"] is False
+    assert record["mixed"]["shortfall"] in done.stderr
+    assert sum(point["chosen"] for point in record["mixed"]["points"]) == 1
+    assert (desk / "gated_mixed.tflite").stat().st_size == record["model"]["size_bytes"]
+    assert Session((desk / "gated_mixed.tflite").read_bytes()).input.dtype == "uint8"
 
 
 def test_without_the_host_extra_the_install_command_is_named(desk: Path) -> None:
