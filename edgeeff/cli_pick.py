@@ -5,14 +5,14 @@ Like the other commands they import their code when they run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgeeff.command import common, console, print_json
+from edgeeff.command import Command, common, console, print_json
 from edgeeff.errors import GateError, InputError
 
 if TYPE_CHECKING:
@@ -22,6 +22,22 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 DURATION, SIZE = "DURATION", "SIZE"
+THREADS = click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Threads of an inference.  [default: 1; for a recorded target, its own]",
+)
+
+
+def percentile_option(default: str, text: str) -> Callable[[Command], Command]:
+    """Return --percentile with what it means for a command."""
+    choices = click.Choice(["50", "90", "99"])
+    return click.option("--percentile", type=choices, default=default, show_default=True, help=text)
+
+
+def records_option(text: str) -> Callable[[Command], Command]:
+    """Return --records with what it means for a command."""
+    return click.option("--records", type=PATH, metavar="DIR", help=text)
 
 
 @click.command()
@@ -39,38 +55,25 @@ DURATION, SIZE = "DURATION", "SIZE"
     type=click.Choice(["b", "v2", "lite", "edgetpu", "phi"]),
     default="b",
     show_default=True,
-    help="Which networks; phi is B0 scaled by any phi from -3 to 7, in steps of 0.1.",
+    help="Which networks; edgetpu is EfficientNet-EdgeTPU, on a CPU; phi is B0 scaled by any phi from -3 to 7, in "
+    "steps of 0.1.",
 )
 @click.option("--scheme", default="int8", show_default=True, help="float32, float16, weight-only or int8.")
-@click.option(
-    "--percentile",
-    type=click.Choice(["50", "90", "99"]),
-    default="90",
-    show_default=True,
-    help="Percentile of the latency that has to be within the budget.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    help="Threads of an inference.  [default: 1; for a recorded target, its own]",
-)
+@percentile_option("90", "Percentile of the latency that has to be within the budget.")
+@THREADS
 @click.option("--resolution", type=click.IntRange(32), metavar="PIXELS", help="One resolution for all.  [default: own]")
 @click.option("--max-memory", metavar=SIZE, help="Peak memory of the whole process, e.g. 200MB.")
 @click.option("--max-size", metavar=SIZE, help="Size of the file, e.g. 8MB or 8MiB.")
 @click.option("--min-top1", metavar="PERCENT", help="Published top-1 at least, e.g. 78.")
 @click.option("--end-to-end", "image", type=PATH, metavar="IMAGE", help="Count decoding and resizing this image, too.")
-@click.option(
-    "--records",
-    type=PATH,
-    metavar="DIR",
-    help="Folder with records for recorded:NAME: of edgeeff profile, or TOML files.",
-)
+@records_option("Folder with records for recorded:NAME: of edgeeff profile, or TOML files.")
 @click.option(
     "--models",
     type=PATH,
     metavar="DIR",
     help="Folder with converted files, named like b2_int8.tflite.",
 )
+@click.option("--delegate", hidden=True)
 @click.option("--plot", type=PATH, metavar="FILE", help="Draw accuracy against latency, as .png or .svg.")
 @click.option("--quick", is_flag=True, help="Measure for seconds only; more may stay not separable.")
 @click.option("--fresh", is_flag=True, help="Measure anew what earlier records in the output folder tell.")
@@ -97,6 +100,7 @@ def pick(
     image: Path | None,
     records: Path | None,
     models: Path | None,
+    delegate: str | None,
     plot: Path | None,
     quick: bool,
     fresh: bool,
@@ -125,6 +129,12 @@ def pick(
     from edgeeff.picking import view
     from edgeeff.results import PickLimits, to_json
 
+    if delegate is not None:
+        raise InputError(
+            f"pick has no --delegate {delegate}: it measures CPUs, with what the runtime takes by itself. An Edge TPU "
+            "runs compiled files only: measure those with edgeeff profile --delegate edgetpu, and pick from their "
+            "figures with --target recorded:NAME"
+        )
     limits = PickLimits(
         budget_s=quantities.seconds("--budget", budget),
         percentile=int(percentile),
@@ -179,19 +189,9 @@ def pick(
     metavar="NAME",
     help="The board to predict for (`edgeeff devices list`), or recorded:NAME.",
 )
-@click.option("--records", type=PATH, metavar="DIR", help="Folder with records of edgeeff profile or edgeeff pick.")
-@click.option(
-    "--percentile",
-    type=click.Choice(["50", "90", "99"]),
-    default="50",
-    show_default=True,
-    help="Percentile of the latency to predict.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 1024),
-    help="Threads of an inference.  [default: 1; for a recorded target, its own]",
-)
+@records_option("Folder with records of edgeeff profile or edgeeff pick.")
+@percentile_option("50", "Percentile of the latency to predict.")
+@THREADS
 @common
 def predict(file: Path, name: str, records: Path | None, percentile: str, threads: int | None, as_json: bool) -> None:
     """Predict how long FILE takes on a board, without running it.

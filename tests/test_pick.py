@@ -135,6 +135,13 @@ def test_a_board_that_disappears_keeps_what_was_measured(lab: Callable[..., Lab]
     assert len(boards.boards["pi4"].asked) == 10 - 2  # two processes of the second network were done before
 
 
+def test_a_board_with_an_edge_tpu_is_measured_on_its_cpu_and_that_is_said(lab: Callable[..., Lab]) -> None:
+    boards = lab("coral")
+    targets.add(replace(boards.targets[0], board="coral-dev-board"), replace_it=True)
+    record = picked("--budget", "5ms", "--target", "coral", status=1)
+    assert "coral has an Edge TPU (PCIe); these are the latencies of its CPU" in record["warnings"][0]
+
+
 def test_of_a_fleet_the_slowest_board_decides(lab: Callable[..., Lab]) -> None:
     boards = lab("fast", "slow")
     boards.boards["fast"].answer = board(2 * RATE)
@@ -398,6 +405,10 @@ def test_much_work_for_little_accuracy_is_named(desk: Path) -> None:
         (["--budget", "30ms", "--target", "recorded:pi9"], "unknown recorded target 'pi9'"),
         (["--budget", "30ms", "--target", "recorded:raspberry-pi-4", "--threads", "1"], "4 threads, not with 1"),
         (["--budget", "30ms", "--target", "recorded:raspberry-pi-4", "--end-to-end", "x.jpg"], "is measured"),
+        (
+            ["--budget", "30ms", "--delegate", "edgetpu"],
+            "edgeeff profile --delegate edgetpu, and pick from their figures",
+        ),
         (["--budget", "30ms", "--quick", "--percentile", "99"], "too few runs"),
         (["--budget", "30ms", "--end-to-end", "x.jpg", "--percentile", "99"], "too few images"),
         (["--budget", "30ms", "--plot", "x.jpg"], "ends in none of .png, .svg"),

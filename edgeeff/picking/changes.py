@@ -108,7 +108,8 @@ def _smaller(one: Candidate, place: int, found: Found, limits: PickLimits, limit
         needed = (reading.size_bytes if reading else None) or one.size_bytes
         option = f"--max-size {math.ceil(needed / 1e5) / 10:g}MB"
     known = "takes" if reading is not None else "is expected to take"
-    yield PickChange("limit", f"{one.name} {known} {needed / 1e6:.1f} MB of {limit}", option)
+    what = "of memory" if limit == "memory" else "as a file"
+    yield PickChange("limit", f"{one.name} {known} {needed / 1e6:.1f} MB {what}", option)
     if one.scheme == "float32":
         yield PickChange("scheme", "int8 takes about a quarter of the size", "--scheme int8")
 

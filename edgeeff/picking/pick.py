@@ -386,8 +386,18 @@ class _Answer:
         if device.emulated:
             yield "EMULATED: a program stood in for the board, so no latency here is a real board's"
         yield from self.found.notes
+        yield from self._accelerators()
         if winner is not None and winner > 0:
             yield from self._little_gain(winner)
+
+    def _accelerators(self) -> Iterator[str]:
+        for name in dict.fromkeys(self.request.names):
+            facts = None if name.startswith(PREFIX) else targets.find(name).facts
+            if facts is not None and facts.accelerator is not None:
+                yield (
+                    f"{name} has an {facts.accelerator}; these are the latencies of its CPU. What the other takes: "
+                    f"edgeeff profile FILE --target {name} --delegate edgetpu, with a compiled FILE"
+                )
 
     def _little_gain(self, winner: int) -> Iterator[str]:
         smaller, larger = self.candidates[winner - 1], self.candidates[winner]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+TOO_MUCH = {"latency": "too slow", "memory": "too much RAM", "size": "file too large", "top-1": "top-1 too low"}
 ROWS = 9
 """Candidates in the tables: a named family as a whole, of the phi family those around the answer."""
 
@@ -167,7 +168,7 @@ def _shown(record: PickRecord) -> Sequence[PickCandidate]:
 def _networks(shown: Sequence[PickCandidate]) -> Table:
     from rich.markup import escape
 
-    table = _table("network", "phi", "depth", "width", "px", "params M", "MACs G", "file MB", "memory MB", "top-1 %")
+    table = _table("network", "phi", "depth", "width", "px", "params M", "MACs G", "file MB", "RAM MB", "top-1 %")
     for one in shown:
         table.add_row(
             escape(one.name),
@@ -188,32 +189,37 @@ def _latencies(record: PickRecord, shown: Sequence[PickCandidate]) -> Table:
     from rich.markup import escape
 
     name = f"p{record.limits.percentile}, ms"
-    table = _table(name, "predicted", "95 %", "measured", "95 %", "points/ms", "")
+    known = "recorded" if record.recorded and not record.measured else "measured"
+    table = _table(name, "predicted (95 %)", f"{known} (95 %)", "points/ms", "")
     table.columns[-1].justify = "left"
-    if record.recorded and not record.measured:
-        table.columns[3].header = "recorded"
+    table.columns[-1].no_wrap = False
     styles = {"fits": "green", "not separable": "yellow"}
     for one in shown:
-        style = styles.get(one.status, "")
-        verdict = one.status if one.limit in {None, "latency"} else f"{one.status}: {one.limit}"
-        verdict = f"{verdict}, {one.by}"
+        style, verdict = styles.get(one.status, ""), _verdict(one)
         table.add_row(
             escape(f"> {one.name}" if one.name == record.winner else f"  {one.name}"),
-            _ms(one.predicted_s),
-            _range(one.predicted_interval_s),
-            _ms(one.latency_s),
-            _range(one.interval_s),
+            _range(one.predicted_s, one.predicted_interval_s),
+            _range(one.latency_s, one.interval_s),
             "" if one.gain_per_ms is None else f"{one.gain_per_ms:.2g}",
             f"[{style}]{verdict}[/]" if style else verdict,
         )
     return table
 
 
+def _verdict(one: PickCandidate) -> str:
+    """Say in a few words what became of a candidate; what is not said to be predicted is known."""
+    if one.status == "not separable":
+        return one.status if one.limit in {None, "latency"} else f"{one.status}: {one.limit}"
+    verdict = one.status if one.status == "fits" else TOO_MUCH.get(one.limit or "", one.status)
+    return f"{verdict}, {one.by}" if one.by == "predicted" else verdict
+
+
 def _table(*columns: str) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    # Both tables are for terminals of 80 columns.
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
@@ -254,8 +260,8 @@ def _ms(seconds: float | None) -> str:
     return "" if seconds is None else milliseconds(seconds).removesuffix(" ms")
 
 
-def _range(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f"{_ms(interval[0])}-{_ms(interval[1])}"
+def _range(seconds: float | None, interval: tuple[float, float] | None) -> str:
+    return _ms(seconds) if interval is None else f"{_ms(seconds)} ({_ms(interval[0])}-{_ms(interval[1])})"
 
 
 def _size(one: PickCandidate) -> str:
