@@ -39,6 +39,11 @@ def test_nothing_fits_on_a_recorded_board(golden: Golden) -> None:
     golden("pick_nothing.txt", printed(NOTHING))
 
 
+def test_what_the_image_takes_is_told_where_it_counts() -> None:
+    assert "with the image" not in printed(PICK)
+    assert "decoding and resizing it take 1.50 ms" in printed(replace(PICK, overhead_s=0.0015))
+
+
 def test_of_a_long_ladder_only_what_is_near_is_shown() -> None:
     first = PICK.candidates[0]
     many = tuple(

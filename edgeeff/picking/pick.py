@@ -244,6 +244,7 @@ class _Answer:
             measured=found.measured,
             seconds=round(seconds, 3),
             command=None if winner is None else f"edgeeff convert {self.candidates[winner].options}",
+            overhead_s=found.overhead_s if request.limits.end_to_end and found.readings else None,
         )
 
     # Places

@@ -101,6 +101,8 @@ def _answer(record: PickRecord) -> Iterator[str]:
         one = named[record.runner_up]
         word = "next larger" if one.status != "fits" else "next smaller"
         yield f"{word}: {escape(one.name)}, {_time(one)}{_left(record.runner_up_margin, one)}"
+    if record.overhead_s is not None:
+        yield f"all of these with the image: decoding and resizing it take {milliseconds(record.overhead_s)}"
     where = ", ".join(record.targets)
     slowest = " (the slowest decides)" if len(record.targets) > 1 else ""
     device, runtime = record.device, record.runtime

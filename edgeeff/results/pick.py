@@ -133,6 +133,8 @@ class PickRecord(Record):
     seconds: float
     command: str | None
     """What makes the winner."""
+    overhead_s: float | None = None
+    """What decoding and resizing the image take of every latency; None where they do not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
