@@ -85,17 +85,8 @@ def _files(content: bytes, origin: str, operators: Sequence[inspect.Operator], e
     files = []
     for end in ends:
         graph = Graph(content, origin)
-        for operator in graph.operators[end + 1 :]:
-            graph.remove(operator)
         tensor = _leading_on(operators, end)
         assert tensor is not None  # noqa: S101 - an end is where one leads on
-        graph.set_output(tensor)
-        graph.model.signatureDefs = []
-        graph.model.metadata = []
-        graph.tidy()
-        used = {graph.tensor(index).buffer for index in range(len(graph.model.subgraphs[0].tensors))}
-        for index, buffer in enumerate(graph.model.buffers):
-            if index not in used:
-                buffer.data = None
+        graph.cut(0, end + 1, graph.inputs[0], tensor)
         files.append(graph.content())
     return files

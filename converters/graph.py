@@ -227,6 +227,23 @@ class Graph:
             setattr(signature, attribute, [entry])
         self.model.signatureDefs = [signature]
 
+    def cut(self, first: int, end: int, source: int, target: int) -> None:
+        """Keep the operators `first` to `end` alone, the end not included, which make tensor `target` from `source`.
+
+        Weights of the others, the signature and the metadata go, too.
+        """
+        for position, operator in enumerate(self.operators):
+            if not first <= position < end:
+                self.remove(operator)
+        self.set_input(source)
+        self.set_output(target)
+        self.model.signatureDefs, self.model.metadata = [], []
+        self.tidy()
+        used = {tensor.buffer for tensor in self._subgraph.tensors}
+        for index, buffer in enumerate(self.model.buffers):
+            if index not in used:
+                buffer.data = None
+
     def tidy(self) -> None:
         """Drop tensors that nothing reads or writes, and make the names of the others unique.
 
