@@ -41,6 +41,8 @@ MOST_RANGED = 256
 """Images that the first ranges are chosen from."""
 LEAST_CLUSTERS, MOST_CLUSTERS = 4, 128
 MOST_SPARSITY = 0.95
+LEAST_PRUNING = 10
+"""Steps."""
 CHECKS = 16
 """How often the images kept apart are asked, and the state is kept."""
 PATIENCE = 6
@@ -76,6 +78,8 @@ class Finetune:
             raise InputError(f"cannot fine-tune for {self.steps} steps: take 1 or more, such as {DEFAULT_STEPS}")
         if not 0 <= self.sparsity <= MOST_SPARSITY:
             raise InputError(f"--prune {self.sparsity:g} is no share of weights from 0 to {MOST_SPARSITY}, such as 0.5")
+        if self.sparsity and self.steps < LEAST_PRUNING:
+            raise InputError(f"--prune works step by step: {self.steps} are too few, take {LEAST_PRUNING} or more")
         if self.clusters and not LEAST_CLUSTERS <= self.clusters <= MOST_CLUSTERS:
             raise InputError(f"--cluster {self.clusters} is out of {LEAST_CLUSTERS} to {MOST_CLUSTERS}, such as 16")
 

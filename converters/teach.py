@@ -204,8 +204,9 @@ class Training:
                 self._learned, self._means, self._squares, gradients, strict=True
             ):
                 if gradient is not None:
-                    mean.assign(BETA_1 * mean + (1 - BETA_1) * gradient)
-                    square.assign(BETA_2 * square + (1 - BETA_2) * tf.square(gradient))
+                    slope = tf.convert_to_tensor(gradient)  # centroids get theirs by index
+                    mean.assign(BETA_1 * mean + (1 - BETA_1) * slope)
+                    square.assign(BETA_2 * square + (1 - BETA_2) * tf.square(slope))
                     variable.assign_sub(size * rate * mean / (tf.sqrt(square) + EPSILON))
             return loss
 
@@ -273,8 +274,8 @@ class Training:
 
     def _best(self) -> Checked:
         """The best state so far; with pruning, of those that are as sparse as they have to be."""
-        allowed = [checked for checked in self.history if checked.step > self._pruned_by] if self._pruned_by else []
-        return min(allowed or self.history[-1:] if self._pruned_by else self.history, key=lambda one: one.badness)
+        sparse = [checked for checked in self.history if checked.step > self._pruned_by or not self._pruned_by]
+        return min(sparse or self.history[-1:], key=lambda checked: checked.badness)
 
     def _is_late(self) -> bool:
         late = [checked for checked in self.history if checked.step > self._best().step]

@@ -426,13 +426,12 @@ def _finetune(
     folder: Path | None, steps: int | None, prune: float | None, cluster: int | None, *, learn_labels: bool
 ) -> Finetune | None:
     """Read what to fine-tune with; None where nobody asked for it."""
-    from edgeeff.converters import qat
-    from edgeeff.evaluation import dataset, labels
-
     if folder is None:
         if steps is not None or prune or cluster or learn_labels:
             raise InputError("--steps, --learn-labels, --prune and --cluster are for training: give --finetune DIR")
         return None
+    from edgeeff.converters import qat
+    from edgeeff.evaluation import dataset, labels
 
     def told(classes: int, names: Sequence[str] | None) -> dict[str, int]:
         data = dataset.open_dataset(folder)
