@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeeff import __version__
+from edgeeff.cli_calibrate import calibrate, diagnose
 from edgeeff.cli_devices import devices
 from edgeeff.cli_evaluate import compare, evaluate
 from edgeeff.cli_pick import pick, predict
@@ -446,8 +447,10 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 
+main.add_command(calibrate)
 main.add_command(compare)
 main.add_command(devices)
+main.add_command(diagnose)
 main.add_command(evaluate)
 main.add_command(pick)
 main.add_command(predict)

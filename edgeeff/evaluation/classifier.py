@@ -174,11 +174,11 @@ def _preprocessing(
     if said is not None and said.contract is not None and len(said.contract.mean) in (1, 3):
         mean, std = _three(said.contract.mean), _three(said.contract.std)
     elif input_range is not None and _can_take(input_range, path, content, graph, source):
-        mean, std, known = *_normalization(*input_range), "options"
+        mean, std, known = *normalization(*input_range), "options"
     elif source.dtype in BYTES:
         known = "bytes"
     elif (calibrated := _calibrated_range(graph)) is not None:
-        mean, std, known = *_normalization(*calibrated), "quantization"
+        mean, std, known = *normalization(*calibrated), "quantization"
     else:
         known = "layers"
         try:
@@ -222,7 +222,7 @@ def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
     return first, second, third
 
 
-def _normalization(black: float, white: float) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def normalization(black: float, white: float) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Return mean and std of pixels for which 0 becomes `black` and 255 becomes `white`."""
     scale = (white - black) / 255
     return _three((-black / scale + 0.0,)), _three((1 / scale,))
