@@ -20,7 +20,7 @@ from edgeeff.errors import DroppedError
 from edgeeff.files import cache_folder
 from edgeeff.picking import measure, pick, records
 from edgeeff.picking.ladder import ladder
-from edgeeff.results import EndToEnd, ModelFile, PickLimits, PickRecord, ProfileRecord, read_record
+from edgeeff.results import EndToEnd, ModelFile, PickLimits, PickRecord, ProfileRecord, Reason, Verdict, read_record
 from tests.scripted import Answer, Lab, story
 
 LITE = ladder("lite", "int8")
@@ -338,6 +338,22 @@ def test_from_image_to_scores_counts_what_is_not_the_network(percentile: int) ->
     assert reading.interval[1] / reading.seconds == pytest.approx(1.05, abs=0.02)
     assert figure.reading("pi4", 99, "measured", end_to_end=True) is None
     assert figure.reading("pi4", 99, "measured") is None  # too few runs
+
+
+def test_an_invalid_measurement_tells_its_first_reason() -> None:
+    golden = read_record(Path(__file__).parent / "golden" / "profile_v2.json")
+    assert isinstance(golden, ProfileRecord)
+    named = replace(golden, model=ModelFile("b0_int8.tflite", "0" * 64, 1))
+    for verdict, told in (
+        (None, (True, None)),
+        (Verdict(True, (Reason("unobserved", False, "nothing seen", {}),)), (True, None)),
+        (Verdict(False, (Reason("drift", True, "p50 rose", {}), Reason("x", False, "y", {}))), (False, "p50 rose")),
+    ):
+        figure = records.of_profile(replace(named, verdict=verdict), Path("x.profile.json"))
+        reading = figure.reading("pi4", 50, "measured")
+        assert reading is not None
+        (latency,) = reading.latencies
+        assert (latency.valid, latency.reason) == told
 
 
 # --- Limits -----------------------------------------------------------------------------------------------------------

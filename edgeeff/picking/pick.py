@@ -376,8 +376,8 @@ class _Answer:
         for place in decisive:
             for one in self._invalid(place):
                 yield (
-                    f"the measurement of {self.candidates[place].name} on {one.target} is invalid; the reasons are in "
-                    f"{one.source}, and --fresh measures it anew"
+                    f"the measurement of {self.candidates[place].name} on {one.target} is invalid: {one.reason} (all "
+                    f"reasons are in {one.source}; --fresh measures it anew)"
                 )
 
     def _invalid(self, place: int) -> list[PickLatency]:

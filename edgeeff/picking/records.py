@@ -86,6 +86,8 @@ class Figure:
     image: str | None = None
     sha256: str | None = None
     valid: bool = True
+    reason: str | None = None
+    """Why not, where it is not valid."""
     runs: int = 0
 
     def is_of(self, candidate: Candidate) -> bool:
@@ -101,7 +103,7 @@ class Figure:
             return None
         reach = self.spread.get(percentile)
         interval = None if reach is None else (seconds * math.exp(-reach), seconds * math.exp(reach))
-        told = PickLatency(target, basis, seconds, interval, self.memory_bytes, self.source, self.valid)
+        told = PickLatency(target, basis, seconds, interval, self.memory_bytes, self.source, self.valid, self.reason)
         return Reading(
             seconds,
             interval,
@@ -219,7 +221,7 @@ def of_profile(record: ProfileRecord, path: Path) -> Figure:
     one = record.latency
     processes = {50: one.process_p50_s, 90: one.process_p90_s, 99: one.process_p99_s}
     seconds = {50: one.p50_s, 90: one.p90_s} | ({99: one.p99_s} if one.p99_s is not None else {})
-    steps = record.end_to_end
+    steps, verdict = record.end_to_end, record.verdict
     return Figure(
         network=network,
         scheme=scheme,
@@ -237,7 +239,9 @@ def of_profile(record: ProfileRecord, path: Path) -> Figure:
         end_to_end=None if steps is None else {50: steps.total_s, 90: steps.total_p90_s},
         image=None if steps is None else steps.image,
         sha256=record.model.sha256,
-        valid=record.verdict is None or record.verdict.valid,
+        valid=verdict is None or verdict.valid,
+        # Those that make it invalid come first.
+        reason=None if verdict is None or verdict.valid else next((one.text for one in verdict.reasons), None),
         runs=one.runs,
     )
 

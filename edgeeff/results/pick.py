@@ -40,6 +40,8 @@ class PickLatency:
     """The record's file, or where the figure was published."""
     valid: bool = True
     """False where the measurement's own verdict says so."""
+    reason: str | None = None
+    """The first of the verdict's reasons where it is not."""
 
 
 @dataclass(frozen=True)
