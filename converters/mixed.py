@@ -67,9 +67,13 @@ MIXES = 1.5
 REPEATS = 3
 """How often a point is timed."""
 GOALS = "--min-agreement PERCENT, --max-drop POINTS or --max-latency RATIO|TIME"
-DRAWS = 400
-UNSURE = 0.1
-"""The lower end of an estimate is this quantile of its bootstrap; in simulations four of five truths were above it."""
+MOST_COMPARED, MOST_COMPARED_BYTES = 512, 256e6
+"""Images that points are compared on at most."""
+CAUTION = 0.84
+"""Standard errors between an estimate and its lower end: in simulations three to four of five truths were above it."""
+UNLIKE, LEAST_CHANGE = 1.28, 1e-3
+"""Images that were learned from judge, too, unless they change less than those kept apart by so many standard errors of
+the logarithm; changes below a thousandth nat count as that."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ def explore(
     progress.stage(f"collect extremes from {len(learning)} images", len(learning))
     extremes = quantize.collect_ranges(model, learning, threads=threads, tick=progress.tick)
     mixer = Mixer(model, ranges, extremes, tuned=tuned, input_type=input_type, output_type=output_type)
-    scores = _Scores(model, learning, apart, seed, threads)
+    scores = _Scores(model, learning, apart, threads)
     tried = _Tried(mixer, scores, timer)
     trials = tried.levels(tried.choose_looseness(progress), progress, seed)
     return Exploration(
@@ -576,6 +580,7 @@ class _Tried:
                         agreement=found.agreement,
                         agreement_estimate=found.estimate,
                         agreement_low=found.low,
+                        judges=found.judges,
                         latency_s=math.nan,
                         latency_ratio=math.nan,
                         size_bytes=len(content),
@@ -635,15 +640,17 @@ class _Closeness:
     agreement: float
     estimate: float
     low: float
+    judges: int
 
 
 class _Scores:
     """What the float file says of the images, and how files compare with it."""
 
-    def __init__(self, model: FloatModel, learning: Images, apart: Images, seed: int, threads: int) -> None:
-        self._head, self._threads, self._seed = model.head, threads, seed
+    def __init__(self, model: FloatModel, learning: Images, apart: Images, threads: int) -> None:
+        self._head, self._threads = model.head, threads
         # In an order in which the first few are of both kinds.
-        self._images: list[Image] = [*apart, *learning[: recover.MOST_SEARCHED]]
+        most = int(min(MOST_COMPARED, MOST_COMPARED_BYTES / apart[0].nbytes))
+        self._images: list[Image] = [*apart, *learning[: max(0, most - len(apart))]]
         self._apart = len(apart)
         self.count = len(self._images)
         graph = Graph(model.content)
@@ -660,10 +667,12 @@ class _Scores:
         """Return how close a file's scores come, on all images."""
         found = self._logarithms(content, self._images)
         margins = _margins(self._expected, self._best)
-        changes = (_margins(found, self._best) - margins)[: self._apart]
-        estimate, low = estimate_agreement(margins, changes, self._seed)
+        changes = _margins(found, self._best) - margins
+        apart, learned = changes[: self._apart], changes[self._apart :]
+        judges = changes if alike(apart, learned) else apart
+        estimate, low = estimate_agreement(margins, judges)
         same = (found.argmax(axis=1) == self._best)[: self._apart]
-        return _Closeness(_divergence(self._expected, found), float(same.mean()), estimate, low)
+        return _Closeness(_divergence(self._expected, found), float(same.mean()), estimate, low, len(judges))
 
     def _logarithms(self, content: bytes, images: Sequence[Image]) -> Floats:
         session = Session(content, threads=self._threads)
@@ -688,21 +697,34 @@ def _margins(logarithms: Floats, best: npt.NDArray[np.int64]) -> Floats:
     return margins
 
 
-def estimate_agreement(margins: Floats, changes: Floats, seed: int) -> tuple[float, float]:
+def alike(apart: Floats, learned: Floats) -> bool:
+    """Say whether margins of images that were learned from change as much as those of images kept apart.
+
+    What is learned by heart changes less on the images that it was learned from, so these cannot judge it. The
+    logarithms of the changes are compared, which a few large ones do not rule.
+    """
+    if not len(learned):
+        return False
+    first, second = (np.log(np.abs(changes) + LEAST_CHANGE) for changes in (apart, learned))
+    spread = np.concatenate([first - first.mean(), second - second.mean()]).std()
+    error = spread * math.sqrt(1 / len(first) + 1 / len(second))
+    return bool(first.mean() - second.mean() <= UNLIKE * error)
+
+
+def estimate_agreement(margins: Floats, changes: Floats) -> tuple[float, float]:
     """Estimate the agreement on many images from few; return the estimate and its lower end.
 
     `margins` say how far float's best class lies above the second on each image, `changes` by how much a quantized file
     moved that on some of them. An image changes its class where its margin is used up: the estimate pairs every margin
-    with every change, which uses how nearly the others changed theirs, so it varies less than counting does. The lower
-    end is the tenth percentile of its bootstrap over images.
+    with every change, which uses how nearly the others changed theirs, so it varies less than counting does. Its
+    variance is that of a U-statistic of two samples. Disagreements are few and their estimates skewed, so the end is
+    taken on their logarithm.
     """
-    generator = np.random.default_rng(seed)
-
-    def agreement(some: Floats, moved: Floats) -> float:
-        return 1 - float(np.searchsorted(np.sort(some), -moved, side="left").mean()) / len(some)
-
-    drawn = [
-        agreement(generator.choice(margins, len(margins)), generator.choice(changes, len(changes)))
-        for _ in range(DRAWS)
-    ]
-    return agreement(margins, changes), float(np.quantile(drawn, UNSURE))
+    sorted_margins, sorted_changes = np.sort(margins), np.sort(changes)
+    by_change = np.searchsorted(sorted_margins, -changes, side="left") / len(margins)
+    by_margin = np.searchsorted(sorted_changes, -margins, side="left") / len(changes)
+    disagreement = float(by_change.mean())
+    if disagreement == 0:
+        return 1.0, 1.0
+    error = math.sqrt(by_change.var() / len(changes) + by_margin.var() / len(margins))
+    return 1 - disagreement, 1 - min(1.0, disagreement * math.exp(CAUTION * error / disagreement))

@@ -104,7 +104,7 @@ CONVERSION = ConversionRecord(
         timed_on=TimedOn("pi4", HEAD["device"], Runtime("tflite-runtime", "2.14.0"), 4),
         float_latency_s=0.0625,
         points=(
-            MixedPoint("float", {"stem": "float", "top": "float"}, 0.0, 1.0, 0.996, 0.99, 0.0625, 1.0, 20_000_000),
+            MixedPoint("float", {"stem": "float", "top": "float"}, 0.0, 1.0, 0.996, 0.99, 128, 0.0625, 1.0, 20_000_000),
             MixedPoint(
                 "2 steps",
                 {"stem": "dynamic", "top": "inner"},
@@ -112,6 +112,7 @@ CONVERSION = ConversionRecord(
                 0.9375,
                 0.985,
                 0.975,
+                32,
                 0.03125,
                 0.5,
                 5_000_000,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from edgeeff.results.audit import SetSummary
 from edgeeff.results.record import Device, ModelFile, Record, Runtime, TensorContract
 
 
@@ -116,9 +117,12 @@ class MixedPoint:
     agreement: float
     """Fraction of the images kept apart with the same best class as float."""
     agreement_estimate: float
-    """The same, expected of many images: float's margins on all images, changed as they changed on those kept apart."""
+    """The same, expected of many images: how far float's best class lies above the second on all images that points are
+    compared on, changed as it changed on the judges."""
     agreement_low: float
     """The lower end of that estimate, which is held against the goal: images are few."""
+    judges: int
+    """Images whose changes went into the estimate: those kept apart, and the others unless they change less."""
     latency_s: float
     latency_ratio: float
     """To the float file's."""
@@ -200,6 +204,11 @@ class CalibrationUse:
     note: str = ""
     images: tuple[tuple[str, str], ...] = ()
     """Relative path and sha256 of every image of a folder."""
+    survey: SetSummary | None = None
+    """What the images of a folder are like; None in records before version 3, and for those that edgeeff makes."""
+    distilled: int = 0
+    """How many of synthetic images were made from the network's batch-normalization statistics; the others are dead
+    leaves. 0 in records before version 3."""
 
 
 @dataclass(frozen=True)
