@@ -1,8 +1,9 @@
 """Why a quantized file is not what its float model is: the tests in their order, and the one cause that they name.
 
 What can be wrong before quantization comes first: pixels that do not fit, classes that are one off. Then what the
-scores show, then what the tensors show. An output that is constant or clipped is a symptom where activation ranges cut
-off most of a tensor long before: these are named then, and the symptom is in the evidence.
+scores show, then what the tensors show. A constant or clipped output is a symptom where the range of a tensor before
+leaves nothing to see, and a constant one where the logits' own range does: these are named then, and the symptom is in
+the evidence.
 """
 
 from __future__ import annotations
@@ -385,14 +386,20 @@ def _tensors(case: _Case) -> Test:
 
 
 def _cause(case: _Case, tests: Sequence[Test]) -> Finding | None:
-    """Name the first test that found something, but no symptom of ranges that ruin what follows."""
+    """Name the first test that found something, but no symptom where a range that ruins what follows was found, too."""
     found = [test for test in tests if test.found]
     if not found:
         return None if case.sound else _unknown(case)
     first = found[0]
-    ranges = next((test for test in found if test.name == "calibration-range"), None)
+    by_name = {test.name: test for test in found}
+    ranges, clipped = by_name.get("calibration-range"), by_name.get("clipped-output")
+    root = None
     if first.name in {"constant-output", "clipped-output"} and ranges is not None and case.ruined:
-        first = replace(ranges, text=f"{ranges.text}; therefore {first.text}")
+        root = ranges
+    elif first.name == "constant-output" and clipped is not None and clipped.figures["above"] >= ABOVE:
+        root = clipped
+    if root is not None:
+        first = replace(root, text=f"{root.text}; therefore {first.text}")
     return Finding(first.name, True, first.text, _advice(case, first), first.figures)
 
 
