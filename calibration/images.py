@@ -175,11 +175,18 @@ def load(path: Path | str, height: int, width: int, crop: Crop = "center") -> np
     `crop="none"` resizes the whole picture whatever its aspect ratio. Raises CalibrationError, naming the file, when it
     cannot be read, and what `decode` raises.
     """
+    return look(path, height, width, crop)[1]
+
+
+def look(
+    path: Path | str, height: int, width: int, crop: Crop = "center"
+) -> tuple[bytes, npt.NDArray[np.uint8], Traits]:
+    """Load an image as `load` does; return the file's bytes and traits, too."""
     try:
         data = read(Path(path))
     except OSError as error:
         raise CalibrationError(f"cannot read the image {path} ({error}): replace it or take it away") from error
-    return decode(data, path, height, width, crop)
+    return (data, *examine(data, path, height, width, crop))
 
 
 def decode(data: bytes, name: Path | str, height: int, width: int, crop: Crop = "center") -> npt.NDArray[np.uint8]:

@@ -20,6 +20,7 @@ import edgeeff
 from edgeeff import results, scaling, weights
 from edgeeff.calibration import images, synthetic
 from edgeeff.calibration.ranges import RULES, Rule
+from edgeeff.calibration.survey import Survey
 from edgeeff.converters import (
     float_model,
     inspect,
@@ -49,6 +50,8 @@ from edgeeff.results import CalibrationUse, Check, ConversionRecord, Finetuning,
 
 DEFAULT_SAMPLES = 128
 PROBES = 16
+MOST_KEPT_BYTES = 64e6
+"""What decoded calibration images may take: they are asked for several times."""
 Image = npt.NDArray[np.uint8]
 
 
@@ -630,22 +633,44 @@ def _calibration_images(
         notes.append(f"{calibration.samples} asked for, {len(files)} found")
     if len(drawn.files) <= calibration.samples:
         notes.append("the file was verified on images out of these, for want of others")
+    photographs = _Photographs(files, height, width)
+    survey = photographs.survey()
     use = CalibrationUse(
         kind="folder",
         count=len(files),
         seed=calibration.seed,
         folder=str(calibration.folder),
         note="; ".join(notes),
-        images=images.manifest(files),
+        images=tuple((file.key, survey.prints[file.key].sha256) for file in files),
+        survey=survey.summary(),
     )
-    return use, _Photographs(files, height, width)
+    return use, photographs
 
 
 class _Photographs(Sequence[Image]):
-    """Image files that are decoded when they are asked for."""
+    """Image files that are decoded when they are asked for, and not again where there is room for what came of it."""
 
-    def __init__(self, files: Sequence[images.ImageFile], height: int, width: int) -> None:
+    def __init__(
+        self,
+        files: Sequence[images.ImageFile],
+        height: int,
+        width: int,
+        kept: dict[images.ImageFile, Image] | None = None,
+    ) -> None:
         self._files, self._size = files, (height, width)
+        self._kept: dict[images.ImageFile, Image] = {} if kept is None else kept
+
+    def survey(self) -> Survey:
+        """Look at all of them; raises CalibrationError for one that cannot be read."""
+        height, width = self._size
+        survey = Survey(height, width)
+        room = int(MOST_KEPT_BYTES / (3 * height * width))
+        for file in self._files:
+            data, pixels, traits = images.look(file.path, height, width)
+            survey.add(file, data, pixels, traits)
+            if len(self._kept) < room:
+                self._kept[file] = pixels
+        return survey
 
     def __len__(self) -> int:
         return len(self._files)
@@ -658,8 +683,9 @@ class _Photographs(Sequence[Image]):
 
     def __getitem__(self, index: int | slice) -> Image | Sequence[Image]:
         if isinstance(index, slice):
-            return _Photographs(self._files[index], *self._size)
-        return images.load(self._files[index].path, *self._size)
+            return _Photographs(self._files[index], *self._size, self._kept)
+        file = self._files[index]
+        return self._kept[file] if file in self._kept else images.load(file.path, *self._size)
 
 
 def _warnings(
@@ -676,6 +702,8 @@ def _warnings(
             f"probe images, the correlation of their scores is {agreement.correlation:.2f}: measure it on labelled "
             "images before you use it"
         )
+    if use.survey is not None:
+        warnings += [f"{finding.cause}: {finding.text}: {finding.advice}" for finding in use.survey.findings]
     refused = [end for end, dtype in zip(("input", "output"), types, strict=True) if dtype == "int8"]
     if refused:
         warnings.append(

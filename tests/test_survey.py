@@ -20,12 +20,13 @@ from edgeeff.results import SetSummary
 
 Pixels = npt.NDArray[np.uint8]
 SIDE = 48
+COUNT = 32
 
 
 @pytest.fixture(scope="module")
 def pictures() -> list[Pixels]:
     """Enough different images for nothing to be wrong with them."""
-    return [next(synthetic.images(1, SIDE, SIDE, seed)) for seed in range(FEW)]
+    return [next(synthetic.images(1, SIDE, SIDE, seed)) for seed in range(COUNT)]
 
 
 def saved(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -57,7 +58,7 @@ def causes(summary: SetSummary) -> list[str]:
 def test_photographs_are_fine(pictures: list[Pixels]) -> None:
     summary = looked_at(plain(pictures))
     assert causes(summary) == []
-    assert (summary.images, summary.distinct, summary.grey, summary.special) == (FEW, FEW, 0, {})
+    assert (summary.images, summary.distinct, summary.grey, summary.special) == (COUNT, COUNT, 0, {})
     values = np.stack(pictures).reshape(-1, 3).astype(float)
     assert summary.mean == pytest.approx(values.mean(axis=0), abs=1e-3)
     assert summary.std == pytest.approx(values.std(axis=0), abs=1e-3)
@@ -98,7 +99,7 @@ def test_grey_images_are_found_however_they_are_saved(pictures: list[Pixels]) ->
         picture = Image.fromarray(pixels).convert("L")
         grey[f"{number}.jpg"] = saved(picture if number % 2 else picture.convert("RGB"), "JPEG", quality=80)
     summary = looked_at(grey)
-    assert summary.grey == FEW
+    assert summary.grey == COUNT
     assert causes(summary) == ["grey-images"]
     assert "grey-images" not in causes(looked_at(grey | {"colour.png": saved(Image.fromarray(pictures[0]))}))
 
@@ -131,7 +132,7 @@ UNUSUAL: dict[str, Callable[[Pixels], bytes]] = {
 def test_unusual_files_are_used_and_counted(pictures: list[Pixels], kind: str) -> None:
     summary = looked_at(plain(pictures) | {f"{kind}.x": UNUSUAL[kind](pictures[0][:, ::-1])})
     assert summary.special == {kind: 1}
-    assert summary.images == FEW + 1
+    assert summary.images == COUNT + 1
     assert summary.refused == ()
 
 
@@ -141,7 +142,7 @@ def test_sixteen_bits_of_which_the_lower_are_used_are_black(pictures: list[Pixel
         for number, pixels in enumerate(pictures)
     }
     summary = looked_at(low)
-    assert summary.special == {"16-bit": FEW}
+    assert summary.special == {"16-bit": COUNT}
     assert "of 16-bit files the upper eight bits count" in summary.findings[0].text
     assert "scale their values to all 16 bits" in summary.findings[0].advice
 
@@ -173,7 +174,7 @@ def test_the_same_file_a_thousand_times_is_one_image(pictures: list[Pixels]) -> 
 def test_near_copies_are_counted_once(pictures: list[Pixels]) -> None:
     again = {"again.jpg": saved(Image.fromarray(pictures[3]), "JPEG", quality=70)}
     summary = looked_at(plain(pictures) | again)
-    assert (summary.distinct, causes(summary)) == (FEW, ["repeated-images"])
+    assert (summary.distinct, causes(summary)) == (COUNT, ["repeated-images"])
     assert "as again.jpg does 3.png" in summary.findings[0].text
     assert summary.copies[0].source == "calibration"
 
@@ -186,7 +187,7 @@ def test_few_images_are_said_to_be_few(pictures: list[Pixels], count: int, cause
 def test_small_images_are_counted(pictures: list[Pixels]) -> None:
     small = {f"{number}.png": saved(Image.fromarray(pixels[:20])) for number, pixels in enumerate(pictures)}
     summary = looked_at(small)
-    assert summary.small == FEW
+    assert summary.small == COUNT
     assert "small-images" in causes(summary)
 
 
@@ -195,7 +196,7 @@ def test_classes_are_counted_and_empty_rare_and_lone_ones_are_told(pictures: lis
         f"{'cat' if number else 'dog'}/{number}.png": data for number, data in enumerate(plain(pictures).values())
     }
     summary = looked_at(contents, ("cow",))
-    assert summary.classes == (("cat", FEW - 1), ("dog", 1), ("cow", 0))
+    assert summary.classes == (("cat", COUNT - 1), ("dog", 1), ("cow", 0))
     assert causes(summary) == ["empty-classes", "uneven-classes"]
     lone = looked_at({name.replace("dog", "cat"): data for name, data in contents.items()})
     assert causes(lone) == ["one-class"]

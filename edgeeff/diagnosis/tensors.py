@@ -7,6 +7,7 @@ kept, one image at a time.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeeff.calibration import ranges
-from edgeeff.calibration.ranges import Histogram, Rule
+from edgeeff.calibration.ranges import SATURATED, Histogram, Rule
 from edgeeff.converters import inspect
 from edgeeff.diagnosis.scores import Feed, Pictures
 from edgeeff.results import TensorFault
@@ -47,6 +48,8 @@ class Pair:
     """Whether it is the logits or comes after them."""
     of_known_range: bool
     """A LOGISTIC or SOFTMAX makes it: its range is a definition."""
+    flat_below: bool
+    """Swish or sigmoid read it: what is far below zero may be cut off."""
 
     @property
     def span(self) -> tuple[float, float]:
@@ -73,10 +76,10 @@ def pairs(baseline: Path, model: Path) -> tuple[Pair, ...]:
     weighted = [one.outputs[0] for one in float_graph.operators if one.name in WEIGHTED]
     found = sum(index in by_name for index in weighted)
     matched = by_name if found >= max(1.0, NAMED * len(weighted)) else _by_order(float_graph, graph)
-    heads = _head(float_graph)
+    heads, bent = _head(float_graph), _bent(float_graph)
     makers = {index: operator for operator in float_graph.operators for index in operator.outputs}
     return tuple(
-        _pair(float_graph, graph, index, matched[index], makers[index], head=index in heads)
+        _pair(float_graph, graph, index, matched[index], makers[index], index in heads, index in bent)
         for index in makers
         if index in matched
     )
@@ -159,8 +162,29 @@ def _head(graph: inspect.Graph) -> set[int]:
     return found
 
 
+def _bent(graph: inspect.Graph) -> set[int]:
+    """Return the tensors that only swish or sigmoid read: a LOGISTIC, and perhaps a MUL with its result."""
+    readers: dict[int, list[inspect.Operator]] = defaultdict(list)
+    for operator in graph.operators:
+        for index in operator.inputs:
+            readers[index].append(operator)
+    found = set()
+    for index, those in readers.items():
+        gates = {one.outputs[0] for one in those if one.name == "LOGISTIC"}
+        others = [one for one in those if one.name != "LOGISTIC"]
+        if gates and all(one.name == "MUL" and gates & set(one.inputs) for one in others):
+            found.add(index)
+    return found
+
+
 def _pair(
-    float_graph: inspect.Graph, graph: inspect.Graph, index: int, other: int, operator: inspect.Operator, *, head: bool
+    float_graph: inspect.Graph,
+    graph: inspect.Graph,
+    index: int,
+    other: int,
+    operator: inspect.Operator,
+    head: bool,
+    bent: bool,
 ) -> Pair:
     contract = graph.tensors[other].contract()
     quantized = contract.dtype in LEVELS and contract.scale is not None
@@ -174,6 +198,7 @@ def _pair(
         dtype=contract.dtype,
         head=head,
         of_known_range=operator.name in {"LOGISTIC", "SOFTMAX"},
+        flat_below=bent,
     )
 
 
@@ -197,15 +222,16 @@ class _Sums:
         if exact.size != stored.size or not np.isfinite(exact).all():
             return
         pair = self.pair
+        counted = np.maximum(exact, np.float32(-SATURATED)) if pair.flat_below else exact
         found = stored.astype(np.float64).reshape(exact.shape)
         if pair.scale is not None:
             found = (found - pair.zero_point) * pair.scale
             low, high = pair.span
-            outside = (exact < low - pair.scale) | (exact > high + pair.scale)
+            outside = (counted < low - pair.scale) | (counted > high + pair.scale)
             self._clipped += int(outside.sum())
             self._above += bool(exact.max() > high + pair.scale)
         values = exact.astype(np.float64)
-        self.histogram.add(exact)
+        self.histogram.add(counted)
         self.count += 1
         self._values += values.size
         self._error += float(np.square(np.nan_to_num(found) - values).sum())

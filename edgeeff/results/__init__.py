@@ -7,7 +7,7 @@ History of the schema versions:
   conversion  1  first
   conversion  2  what was tried to keep the accuracy of int8
   conversion  3  the goal of mixed precision, its points and trials, and where they were timed; how a network was
-                 fine-tuned
+                 fine-tuned; what the calibration images are like
   profile     1  first
   profile     2  verdict, target, what the board did, p99, dispersion, outliers, figures of each process, PSS,
                  throughput, minutes, end-to-end; the delegate is the one that was used

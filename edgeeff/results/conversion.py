@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from edgeeff.results.audit import SetSummary
+from edgeeff.results.audit import SetSummary
 from edgeeff.results.record import Device, ModelFile, Record, Runtime, TensorContract
 
 
@@ -204,6 +205,8 @@ class CalibrationUse:
     note: str = ""
     images: tuple[tuple[str, str], ...] = ()
     """Relative path and sha256 of every image of a folder."""
+    survey: SetSummary | None = None
+    """What the images of a folder are like; None in records before version 3, and for those that edgeeff makes."""
     survey: SetSummary | None = None
     """What the images of a folder are like; None in records before version 3, and for those that edgeeff makes."""
     distilled: int = 0

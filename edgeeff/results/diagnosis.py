@@ -33,9 +33,9 @@ class TensorFault:
     """What the quantized tensor can hold."""
     float_low: float
     float_high: float
-    """What the float tensor held."""
+    """What the float tensor held, from -8 on where swish or sigmoid, flat below, is all that reads it."""
     clipped: float
-    """Share of the float values that lie outside, 0 to 1."""
+    """Share of these values that lie outside, 0 to 1."""
     excess: float
     """Mean error that this range makes of the float values, divided by that of the best range for them; 1 is best."""
     error: float
