@@ -655,57 +655,63 @@ class _Scores:
         self.count = len(self._images)
         graph = Graph(model.content)
         self.work = replay.work(graph, 0, len(graph.operators))
-        self._expected = self._logarithms(model.content, self._images)
-        self._best = self._expected.argmax(axis=1)
+        self._expected = self._logarithms(model.content, self._images, mirrored=True)
+        self._best = self._expected.argmax(axis=-1)
 
     def divergence(self, content: bytes, images: int) -> float:
         """Return the mean divergence on so many images."""
-        expected = self._expected[:images]
-        return _divergence(expected, self._logarithms(content, self._images[:images]))
+        return _divergence(self._expected[:images, :1], self._logarithms(content, self._images[:images]))
 
     def compare(self, content: bytes) -> _Closeness:
-        """Return how close a file's scores come, on all images."""
-        found = self._logarithms(content, self._images)
+        """Return how close a file's scores come, on all images and their mirror images."""
+        found = self._logarithms(content, self._images, mirrored=True)
         margins = _margins(self._expected, self._best)
         changes = _margins(found, self._best) - margins
         apart, learned = changes[: self._apart], changes[self._apart :]
         judges = changes if alike(apart, learned) else apart
         estimate, low = estimate_agreement(margins, judges)
-        same = (found.argmax(axis=1) == self._best)[: self._apart]
+        same = (found.argmax(axis=-1) == self._best)[: self._apart, 0]
         return _Closeness(_divergence(self._expected, found), float(same.mean()), estimate, low, len(judges))
 
-    def _logarithms(self, content: bytes, images: Sequence[Image]) -> Floats:
+    def _logarithms(self, content: bytes, images: Sequence[Image], *, mirrored: bool = False) -> Floats:
+        """Return logarithms of probabilities (images, views, classes), of the images and of their mirror images."""
         session = Session(content, threads=self._threads)
-        scores = np.stack([session.run(image) for image in images]).astype(np.float64)
+        scores = np.stack(
+            [[session.run(view) for view in _views(image)[: 2 if mirrored else 1]] for image in images]
+        ).astype(np.float64)
         if self._head == "logits":
-            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         scores = np.maximum(scores, recover.LEAST_SCORE)
-        logarithms: Floats = np.log(scores / scores.sum(axis=1, keepdims=True))
+        logarithms: Floats = np.log(scores / scores.sum(axis=-1, keepdims=True))
         return logarithms
 
 
+def _views(image: Image) -> tuple[Image, Image]:
+    """Return an image and its mirror image, whose margins are a photograph's, too, and change by themselves."""
+    return image, np.ascontiguousarray(image[:, ::-1])
+
+
 def _divergence(expected: Floats, found: Floats) -> float:
-    return float((np.exp(expected) * (expected - found)).sum(axis=1).mean())
+    return float((np.exp(expected) * (expected - found)).sum(axis=-1).mean())
 
 
 def _margins(logarithms: Floats, best: npt.NDArray[np.int64]) -> Floats:
     """How far a class lies above the best of the others."""
-    rows = np.arange(len(best))
     others = logarithms.copy()
-    others[rows, best] = -np.inf
-    margins: Floats = logarithms[rows, best] - others.max(axis=1)
+    np.put_along_axis(others, best[..., np.newaxis], -np.inf, axis=-1)
+    margins: Floats = np.take_along_axis(logarithms, best[..., np.newaxis], axis=-1)[..., 0] - others.max(axis=-1)
     return margins
 
 
 def alike(apart: Floats, learned: Floats) -> bool:
-    """Say whether margins of images that were learned from change as much as those of images kept apart.
+    """Say whether margins (images, views) that were learned from change as much as those of images kept apart.
 
     What is learned by heart changes less on the images that it was learned from, so these cannot judge it. The
     logarithms of the changes are compared, which a few large ones do not rule.
     """
     if not len(learned):
         return False
-    first, second = (np.log(np.abs(changes) + LEAST_CHANGE) for changes in (apart, learned))
+    first, second = (np.log(np.sqrt((changes**2).mean(axis=1)) + LEAST_CHANGE) for changes in (apart, learned))
     spread = np.concatenate([first - first.mean(), second - second.mean()]).std()
     error = spread * math.sqrt(1 / len(first) + 1 / len(second))
     return bool(first.mean() - second.mean() <= UNLIKE * error)
@@ -714,17 +720,22 @@ def alike(apart: Floats, learned: Floats) -> bool:
 def estimate_agreement(margins: Floats, changes: Floats) -> tuple[float, float]:
     """Estimate the agreement on many images from few; return the estimate and its lower end.
 
-    `margins` say how far float's best class lies above the second on each image, `changes` by how much a quantized file
-    moved that on some of them. An image changes its class where its margin is used up: the estimate pairs every margin
-    with every change, which uses how nearly the others changed theirs, so it varies less than counting does. Its
-    variance is that of a U-statistic of two samples. Disagreements are few and their estimates skewed, so the end is
-    taken on their logarithm.
+    `margins` (images, views) say how far float's best class lies above the second, `changes`, of some of the images, by
+    how much a quantized file moved that. An image changes its class where its margin is used up: the estimate pairs
+    every margin with every change, which uses how nearly the others changed theirs, so it varies less than counting
+    does. Its variance is that of a U-statistic of two samples of images. Disagreements are few and their estimates
+    skewed, so the end is taken on their logarithm.
     """
-    sorted_margins, sorted_changes = np.sort(margins), np.sort(changes)
-    by_change = np.searchsorted(sorted_margins, -changes, side="left") / len(margins)
-    by_margin = np.searchsorted(sorted_changes, -margins, side="left") / len(changes)
+    by_change = _shares_below(margins, -changes)
+    by_margin = _shares_below(changes, -margins)
     disagreement = float(by_change.mean())
     if disagreement == 0:
         return 1.0, 1.0
     error = math.sqrt(by_change.var() / len(changes) + by_margin.var() / len(margins))
     return 1 - disagreement, 1 - min(1.0, disagreement * math.exp(CAUTION * error / disagreement))
+
+
+def _shares_below(values: Floats, limits: Floats) -> Floats:
+    """Return for each image, the mean over its views, which share of all values is below its limits."""
+    shares: Floats = np.searchsorted(np.sort(values, axis=None), limits, side="left").mean(axis=1) / values.size
+    return shares

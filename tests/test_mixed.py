@@ -365,15 +365,31 @@ def test_no_images_are_refused() -> None:
 
 def test_an_estimate_is_right_where_the_truth_is_known() -> None:
     random = np.random.default_rng(0)
-    margins, changes = random.exponential(4, 200_000), random.normal(0, 0.3, 200_000)
+    margins, changes = random.exponential(4, (200_000, 1)), random.normal(0, 0.3, (200_000, 1))
     truth = float(np.mean(margins + changes >= 0))
-    few = [estimate_agreement(margins[at : at + 128], changes[at : at + 32]) for at in range(0, 128 * 40, 128)]
+
+    def estimated(judges: int) -> list[tuple[float, float]]:
+        draws = range(0, 128 * 100, 128)
+        return [estimate_agreement(margins[at : at + 128], changes[at : at + judges]) for at in draws]
+
+    few, more = estimated(32), estimated(128)
     assert np.mean([estimate for estimate, _ in few]) == pytest.approx(truth, abs=0.005)
-    counted = [np.mean(margins[at : at + 32] + changes[at : at + 32] >= 0) for at in range(0, 128 * 40, 128)]
+    counted = [np.mean(margins[at : at + 32] + changes[at : at + 32] >= 0) for at in range(0, 128 * 100, 128)]
     assert np.std([estimate for estimate, _ in few]) < 0.6 * np.std(counted)
-    assert 0.6 < np.mean([low <= truth for _, low in few]) < 0.9
-    more = [estimate_agreement(margins[at : at + 128], changes[at : at + 128]) for at in range(0, 128 * 40, 128)]
+    for some in (few, more):
+        assert 0.65 < np.mean([low <= truth for _, low in some]) < 0.9
     assert np.mean([low for _, low in more]) > np.mean([low for _, low in few])
+
+
+def test_views_of_an_image_are_no_further_images() -> None:
+    random = np.random.default_rng(0)
+    margins, changes = random.exponential(4, (64, 1)), random.normal(0, 0.3, (64, 1))
+    once = estimate_agreement(margins, changes)
+    assert estimate_agreement(margins.repeat(2, axis=1), changes.repeat(2, axis=1)) == pytest.approx(once)
+    # Changes of their own say more.
+    others = np.hstack([changes, random.normal(0, 0.3, (64, 1))])
+    estimate, low = estimate_agreement(margins.repeat(2, axis=1), others)
+    assert estimate - low < once[0] - once[1]
 
 
 def test_images_that_were_learned_from_judge_unless_they_were_learned_by_heart() -> None:
@@ -381,13 +397,14 @@ def test_images_that_were_learned_from_judge_unless_they_were_learned_by_heart()
 
     def judged(scale: float) -> float:
         """How often images judge whose changes are so much smaller."""
-        return float(np.mean([alike(random.standard_t(4, 32), scale * random.standard_t(4, 96)) for _ in range(100)]))
+        drawn = [(random.standard_t(4, (32, 2)), random.standard_t(4, (96, 2))) for _ in range(100)]
+        return float(np.mean([alike(apart, scale * learned) for apart, learned in drawn]))
 
     assert judged(1.0) > 0.8
     assert judged(0.4) < 0.05
     assert judged(3.0) == 1.0  # more careful than need be
-    assert not alike(np.ones(4), np.empty(0))
-    assert alike(np.zeros(4), np.zeros(12))
+    assert not alike(np.ones((4, 2)), np.empty((0, 2)))
+    assert alike(np.zeros((4, 2)), np.zeros((12, 2)))
 
 
 def test_what_was_learned_by_heart_is_judged_by_the_images_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,6 +426,6 @@ def test_many_images_are_not_all_held(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_change_is_full_agreement() -> None:
-    margins = np.array([0.1, 2.0, 3.0])
-    assert estimate_agreement(margins, np.zeros(3)) == (1.0, 1.0)
-    assert estimate_agreement(margins, np.full(3, -5.0)) == (0.0, 0.0)
+    margins = np.array([[0.1, 2.0], [3.0, 0.2], [1.0, 1.0]])
+    assert estimate_agreement(margins, np.zeros((3, 2))) == (1.0, 1.0)
+    assert estimate_agreement(margins, np.full((1, 2), -5.0)) == (0.0, 0.0)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from edgeeff.results.audit import SetSummary
-from edgeeff.results.audit import SetSummary
 from edgeeff.results.record import Device, ModelFile, Record, Runtime, TensorContract
 
 
@@ -180,7 +179,7 @@ class Mixed:
     trial_images: int
     """Those of both that each level of each block was tried on."""
     point_images: int
-    """Those of both that each point was compared on."""
+    """Those of both that each point was compared on, as they are and mirrored."""
     timed_on: TimedOn
     float_latency_s: float
     points: tuple[MixedPoint, ...]
@@ -205,8 +204,6 @@ class CalibrationUse:
     note: str = ""
     images: tuple[tuple[str, str], ...] = ()
     """Relative path and sha256 of every image of a folder."""
-    survey: SetSummary | None = None
-    """What the images of a folder are like; None in records before version 3, and for those that edgeeff makes."""
     survey: SetSummary | None = None
     """What the images of a folder are like; None in records before version 3, and for those that edgeeff makes."""
     distilled: int = 0
