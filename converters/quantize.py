@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgeeff.converters import schemes
 from edgeeff.converters.float_model import SIGNATURE, FloatModel, Head
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.preprocessing import PIXEL_MAX, Affine
@@ -94,18 +95,29 @@ def quantize(
         content = model.content
     else:
         with _quiet():
-            content = _run_quantizer(model, scheme, ranges, float_output=output_type == "float32")
+            content = _run_quantizer(model.content, model.head, scheme, ranges, float_output=output_type == "float32")
     graph = Graph(content)
     _set_input_type(graph, input_type)
     _set_output_type(graph, output_type)
     return graph.content()
 
 
-def _run_quantizer(model: FloatModel, scheme: Scheme, ranges: Ranges | None, *, float_output: bool) -> bytes:
+def static(content: bytes, ranges: Ranges) -> bytes:
+    """Quantize any float graph to int8; it takes and gives floats.
+
+    Raises ModelError when litert-quantizer fails on it.
+    """
+    with _quiet():
+        graph = Graph(_run_quantizer(content, "logits", schemes.scheme("int8"), ranges, float_output=True))
+    _set_input_type(graph, "float32")
+    return graph.content()
+
+
+def _run_quantizer(content: bytes, head: Head, scheme: Scheme, ranges: Ranges | None, *, float_output: bool) -> bytes:
     from litert_quantizer import algorithm_manager, qtyping, quantizer, recipe
 
     operators, algorithms = qtyping.TFLOperationName, algorithm_manager.AlgorithmName
-    work = quantizer.Quantizer(model.content)
+    work = quantizer.Quantizer(content)
     if scheme.name == "float16":
         work.update_quantization_recipe(
             ".*",
@@ -127,7 +139,7 @@ def _run_quantizer(model: FloatModel, scheme: Scheme, ranges: Ranges | None, *, 
         work.load_quantization_recipe(recipes[scheme.name]())
     if scheme.calibrated and float_output:
         # A softmax quantized to 1/256 ties the small scores and costs what a float softmax over the classes does.
-        for kept_float in (operators.SOFTMAX, operators.OUTPUT) if model.head == "softmax" else (operators.OUTPUT,):
+        for kept_float in (operators.SOFTMAX, operators.OUTPUT) if head == "softmax" else (operators.OUTPUT,):
             work.update_quantization_recipe(".*", kept_float, algorithm_key=algorithms.NO_QUANTIZE)
     statistics = (
         {name: {"min": np.array([low]), "max": np.array([high])} for name, (low, high) in ranges.items()}

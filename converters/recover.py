@@ -50,11 +50,11 @@ MOST_SEARCHED = 128
 KEPT_APART = 0.25
 """Share of the images that judges and teaches nothing."""
 MOST_JUDGES = 128
-MOST_PUPILS_BYTES = 800e6
-"""What the maps between two blocks may take, of all images that are learned from."""
-MOST_PUPILS_WORK = 1.5e12
-"""What computing the whole network once for all of them may take, in the units of `replay.work`."""
-MOST_PUPILS, LEAST_PUPILS = 512, 32
+MOST_PUPILS, LEAST_PUPILS, MOST_PUPILS_BYTES = 512, 32, 300e6
+"""Images that weights are tuned on, and what they may take in memory."""
+MOST_PUPILS_WORK, MOST_VIEWS_WORK = 1.5e12, 2.5e12
+"""What computing the whole network once for all of them may take in TensorFlow, and for all their views in LiteRT, in
+the units of `replay.work`."""
 UNIT_OPERATORS = ("LOGISTIC", "SOFTMAX")
 """Their outputs have a fixed scale of 1/256, whatever range is given."""
 LEAST_SCORE = 1e-6
@@ -77,14 +77,15 @@ class Plan:
 
     work: float
     most_steps: int
+    views: int
     finish_steps: int
     finish_share: float
 
 
 PLANS: Mapping[Effort, Plan | None] = {
     "quick": None,
-    "standard": Plan(work=2.5e12, most_steps=500, finish_steps=150, finish_share=1 / 8),
-    "thorough": Plan(work=1e13, most_steps=2000, finish_steps=300, finish_share=1 / 8),
+    "standard": Plan(work=2.5e12, most_steps=500, views=1500, finish_steps=300, finish_share=1 / 16),
+    "thorough": Plan(work=1e13, most_steps=2000, views=3000, finish_steps=1500, finish_share=1 / 16),
 }
 
 
@@ -379,6 +380,7 @@ def tune(
             batch=BATCH,
             threads=threads,
             seed=seed,
+            views=_views(graph, len(used), plan.views),
         )
         float_model.converse(CHILD, replay.encode(request), lambda answer: _show(answer, progress))
         for checkpoint in replay.CHECKPOINTS:
@@ -469,12 +471,14 @@ def _after(graph: Graph) -> dict[int, After]:
 
 def _pupils(graph: Graph) -> int:
     """How many images a network can learn from: the larger it is, the more time and memory each takes."""
-    ends = [int(graph.operators[at - 1].outputs[0]) for at in replay.cuts(graph, 0)]
-    largest = max(float(np.prod(graph.shape(index))) for index in (*ends, graph.inputs[0]))
-    # Of an image and its mirror image: the exact and the quantized inputs of a block and their results, in 16 bits.
-    in_memory = MOST_PUPILS_BYTES / (2 * 4 * 2 * largest)
+    in_memory = MOST_PUPILS_BYTES / float(np.prod(graph.shape(graph.inputs[0])))
     in_time = MOST_PUPILS_WORK / (2 * replay.work(graph, 0, len(graph.operators)))
     return int(min(MOST_PUPILS, in_memory, max(in_time, LEAST_PUPILS))) or 1
+
+
+def _views(graph: Graph, pupils: int, most: int) -> int:
+    """How many views of them it can learn from, each as it is and mirrored at least."""
+    return int(max(2 * pupils, min(most, MOST_VIEWS_WORK / replay.work(graph, 0, len(graph.operators)))))
 
 
 class _Part(Sequence[Image]):

@@ -10,8 +10,11 @@ How a network is tuned:
    learns to give the float network's output, from inputs that already carry the errors of the blocks before it
    (the sequential block reconstruction of BRECQ, arXiv:2102.05426): weights and biases in steps of their quantization,
    ranges in ratios, with gradients that pass straight through the rounding (arXiv:1308.3432) and that see what the
-   rounding error does to a range (LSQ, arXiv:1902.08153).
-2. Then the last blocks together learn the float network's scores: scale and bias of each channel, and the ranges.
+   rounding error does to a range (LSQ, arXiv:1902.08153). Channels count as much as the scores depend on them (their
+   Fisher information). What passes between blocks is computed by LiteRT, by the real int8 kernels.
+2. Then the last blocks together learn the float network's scores, each time from views that they have not seen.
+
+For mixed precision (`Request.exact`) every block learns by itself, from exact inputs and with its sum in float.
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeeff.calibration.views import Views
+from edgeeff.converters import quantize
 from edgeeff.converters.graph import OPTIONAL, Graph
+from edgeeff.converters.runtime import Session
 from edgeeff.converters.trace import Send, serve
 from edgeeff.errors import ModelError
 
@@ -42,7 +48,7 @@ ACTIVATIONS = frozenset({"NONE", "RELU", "RELU6"})
 WEIGHT_LEVELS, LEVELS = 127, 255
 WEIGHT_RATE, BIAS_RATE = 0.06, 0.05
 """Largest learning rates, in steps of the quantization."""
-RANGE_RATE, GAIN_RATE = 0.01, 0.01
+RANGE_RATE = 0.01
 """In logarithms."""
 FINISH_SHARE = 0.03
 """Learning rates of the last blocks together, as a share of those above."""
@@ -50,10 +56,16 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-10
 WARM_UP = 10
 EVEN_BATCH = 10
 """Images at a time where nothing is learned."""
+LEAST_VIEWS = 32
 PASSES = 40.0
 """Over the values of a map in one step of learning, in multiply-adds that take as long."""
-MOST_VALUES = 25e6
-"""Of the maps of a batch; a step of learning takes some 40 bytes for each."""
+MOST_VALUES, FINISH_VALUES = 25e6, 45e6
+"""Of the maps of a batch; a step of learning takes some 40 bytes for each. The last blocks have to learn from a few
+images at a time, or their steps are too rough."""
+MAPS_BYTES = 8e8
+"""What the maps before and behind a block may take, of all views that it learns from."""
+FISHER_VIEWS, LEAST_WEIGHT = 96, 0.1
+"""Views that tell how much a channel counts, and the least that it counts beside the mean of all."""
 CHECKPOINTS = ("blocks", "whole")
 STEPS_SHOWN = 20
 HALF_MAX = 60_000.0
@@ -84,6 +96,10 @@ class Request:
     batch: int
     threads: int
     seed: int
+    views: int = 0
+    """How many views of the images blocks learn from, each image as it is and mirrored among them; see `Views`."""
+    exact: bool = False
+    """Whether every block learns by itself, from exact inputs and with its residual sum in float."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +181,6 @@ def run(request: Request, send: Send) -> dict[str, Any]:
     folder = Path(request.folder)
     graph = Graph((folder / "float.tflite").read_bytes())
     images = np.load(folder / "images.npy")
-    # A network has to say the same of a mirrored image: what is learned by heart is twice as much.
-    images = np.concatenate([images, images[:, :, ::-1]])
     ranges = {name: (low, high) for name, (low, high) in json.loads((folder / "ranges.json").read_bytes()).items()}
     send({"stage": "start TensorFlow"})
     import tensorflow as tf
@@ -175,7 +189,7 @@ def run(request: Request, send: Send) -> dict[str, Any]:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tuning = Tuning(tf, graph, ranges, request)
     blocks, whole = CHECKPOINTS
-    tuning.blocks(images, send)
+    tuning.blocks(Views(images, max(request.views, 2 * len(images)), request.seed), send)
     tuning.write(folder / f"{blocks}.npz")
     if request.finish_steps:
         tuning.finish(images, send)
@@ -187,7 +201,7 @@ class Tuning:
     """A float network, what its quantization would do, and the variables that are learned."""
 
     def __init__(self, tf: Any, graph: Graph, ranges: dict[str, tuple[float, float]], request: Request) -> None:
-        self._tf, self._graph, self._request = tf, graph, request
+        self._tf, self._graph, self._request, self._given = tf, graph, request, ranges
         self._nodes = [
             Node(
                 graph.kind(operator),
@@ -219,8 +233,6 @@ class Tuning:
         self._sizes: dict[int, Array] = {}
         """Steps of the quantization, in which deltas are counted."""
         self._deltas: dict[int, Any] = {}
-        self._gains: dict[int, Any] = {}
-        """Of the channels of weights, logarithms: the rounding is the same before and after."""
         for node, name in zip(self._nodes[:end], named, strict=False):
             if node.kind not in (*TIED, "LOGISTIC"):
                 self._ranges[node.output] = ranges[name]
@@ -238,64 +250,72 @@ class Tuning:
         low, high = self._ranges[node.output]
         self._sizes[weights] = np.maximum(largest / WEIGHT_LEVELS, 1e-12).astype(np.float32)
         self._sizes[bias] = np.float32(max((high - low) / LEVELS, 1e-12))
-        self._gains[weights] = tf.Variable(tf.zeros(largest.shape))
         for index in (weights, bias):
             self._deltas[index] = tf.Variable(tf.zeros(self._constants[index].shape))
 
-    def blocks(self, images: Array, send: Send) -> None:
+    def blocks(self, views: Views, send: Send) -> None:
         """Tune one block after the other."""
+        counts = {} if self._request.exact else self._importance(views[:FISHER_VIEWS], send)
         send({"stage": "tune block by block", "total": len(self._blocks)})
-        exact = rough = images
+        exact = rough = views[:0]
         for number, (first, end) in enumerate(self._blocks):
             source, target = self._input(first), self._nodes[end - 1].output
-            wanted = _in_batches(self._function(first, end, source, target, quantized=False), exact)
-            compute = self._function(first, end, source, target, quantized=True)
+            exact, rough = self._inputs(first, source, target, views, exact, rough)
+            wanted = self._through(first, end, exact, quantized=False)
             last = end == self._blocks[-1][1]
-            loss = self._divergence if last else self._relative_error(wanted)
+            loss = self._divergence if last else self._relative_error(wanted, counts.get(target))
+            compute = self._function(first, end, source, target, quantized=True)
             before = self._mean(loss, _in_batches(compute, rough[:COMPARED]), wanted)
             kept = self._values()
             rates = [
-                (self._variables(self._deltas, first, end, weights=True), WEIGHT_RATE),
-                (self._variables(self._deltas, first, end, weights=False), BIAS_RATE),
+                (self._variables(first, end, weights=True), WEIGHT_RATE),
+                (self._variables(first, end, weights=False), BIAS_RATE),
                 (self._range_variables(first, end), RANGE_RATE),
             ]
-            batch = self._batch(first, end, len(images))
+            batch = self._batch(first, end, len(rough), MOST_VALUES)
             share = self._request.work / len(self._blocks)
             steps = int(min(self._request.most_steps, share / (work(self._graph, first, end) * batch)))
             step = self._step(first, end, source, target, loss, rates)
             for rate in _rates(steps):
-                chosen = self._random.choice(len(images), batch, replace=False)
+                chosen = self._random.choice(len(rough), batch, replace=False)
                 step(rate, rough[chosen], wanted[chosen])
             after = self._mean(loss, _in_batches(compute, rough[:COMPARED]), wanted)
             if not after < before:  # also where it is not a number
                 self._restore(kept)
                 after = before
-            exact, rough = wanted, _in_batches(compute, rough)
+            if last or self._request.exact:
+                exact = rough = wanted
+            else:
+                exact, rough = wanted, self._through(first, end, rough, quantized=True)
             send({"step": number + 1, "steps": steps, "before": before, "after": after})
 
     def finish(self, images: Array, send: Send) -> None:
         """Tune the last blocks together, for the scores alone."""
         steps, losses = self._request.finish_steps, list[float]()
         shown = min(STEPS_SHOWN, steps)
-        send({"stage": "tune the last blocks together", "total": shown})
         sides = [max(self._graph.shape(self._input(first))[1:3]) for first, _ in self._blocks]
         first = next(
             (start for (start, _), side in zip(self._blocks, sides, strict=True) if side <= self._request.finish_side),
             self._blocks[-1][0],
         )
         end = self._blocks[-1][1]
-        entry, source, target = self._graph.inputs[0], self._input(first), self._nodes[end - 1].output
-        wanted = _in_batches(self._function(0, end, entry, target, quantized=False), images)
-        rough = _in_batches(self._function(0, first, entry, source, quantized=True), images)
+        source, target = self._input(first), self._nodes[end - 1].output
+        batch = self._batch(first, end, len(images), FINISH_VALUES)
+        send({"stage": "tune the last blocks together", "total": shown})
+        # Others than the blocks learned from, and hardly one of them twice.
+        size = float(np.prod(self._graph.shape(source)))
+        count = int(min(steps * batch, MAPS_BYTES / (2 * size), max(self._request.views, 2 * len(images))))
+        views = Views(images, max(count, batch), self._request.seed + 1)[:]
+        wanted = self._through(0, end, views, quantized=False)
+        rough = self._through(0, first, views, quantized=True) if first else views
         rates = [
-            (self._variables(self._gains, first, end, weights=True), GAIN_RATE * FINISH_SHARE),
-            (self._variables(self._deltas, first, end, weights=False), BIAS_RATE * FINISH_SHARE),
+            (self._variables(first, end, weights=True), WEIGHT_RATE * FINISH_SHARE),
+            (self._variables(first, end, weights=False), BIAS_RATE * FINISH_SHARE),
             (self._range_variables(first, end), RANGE_RATE * FINISH_SHARE),
         ]
         step = self._step(first, end, source, target, self._divergence, rates)
-        batch = self._batch(first, end, len(images))
         for number, rate in enumerate(_rates(steps)):
-            chosen = self._random.choice(len(images), batch, replace=False)
+            chosen = self._random.choice(len(rough), batch, replace=False)
             losses.append(float(step(rate, rough[chosen], wanted[chosen])))
             if (number + 1) * shown // steps > number * shown // steps:
                 send({"step": number + 1, "loss": float(np.mean(losses))})
@@ -312,10 +332,87 @@ class Tuning:
         """The tensor that is alive before an operator."""
         return self._nodes[first - 1].output if first else self._graph.inputs[0]
 
-    def _batch(self, first: int, end: int, images: int) -> int:
+    def _batch(self, first: int, end: int, images: int, most_values: float) -> int:
         """How many images fit into memory at once, with all that learning has to keep of them."""
         values = sum(float(np.prod(self._graph.shape(node.output))) for node in self._nodes[first:end])
-        return max(1, min(self._request.batch, images, int(MOST_VALUES / values)))
+        return max(1, min(self._request.batch, images, int(most_values / values)))
+
+    def _inputs(
+        self, first: int, source: int, target: int, views: Views, exact: Array, rough: Array
+    ) -> tuple[Array, Array]:
+        """Give a block the maps of as many views as fit into memory: the larger the maps, the fewer there are."""
+        values = np.prod(self._graph.shape(source)) + np.prod(self._graph.shape(target))
+        count = int(np.clip(MAPS_BYTES / (4 * values), LEAST_VIEWS, len(views)))
+        if count <= len(exact):
+            shared = rough is exact
+            exact, rough = exact[:count], rough[:count]
+            return exact, exact if shared else rough
+        more = views[len(exact) : count]
+        if first == 0:
+            exact = more
+            return exact, exact
+        further = self._through(0, first, more, quantized=False)
+        if self._request.exact:
+            exact = np.concatenate([exact, further])
+            return exact, exact
+        return (
+            np.concatenate([exact, further]),
+            np.concatenate([rough, self._through(0, first, more, quantized=True)]),
+        )
+
+    def _through(self, first: int, end: int, maps: Array, *, quantized: bool) -> Array:
+        """Compute operators with LiteRT: as they were, or as learned so far and in int8."""
+        graph = Graph((Path(self._request.folder) / "float.tflite").read_bytes())
+        if quantized:
+            for index in self._deltas:
+                graph.set_constant(index, self._weights(index).numpy())
+        graph.cut(first, end, self._input(first), self._nodes[end - 1].output)
+        content = graph.content()
+        if quantized:
+            content = quantize.static(content, self._named_ranges())
+        session = Session(content, threads=self._request.threads)
+        return _stacked(session.run(one.astype(np.float32)) for one in maps)
+
+    def _named_ranges(self) -> quantize.Ranges:
+        """Ranges as learned so far, by name, of all tensors that share a scale."""
+        learned = {
+            self._graph.name(index): tuple(float(bound) for bound in self._bounds(source))
+            for index, source in roots(self._graph).items()
+            if source in self._ratios
+        }
+        return {**self._given, **{name: (low, high) for name, (low, high) in learned.items()}}
+
+    def _importance(self, views: Array, send: Send) -> dict[int, Array]:
+        """How much the scores depend on each channel of what blocks give: (channels,), by tensor, 1 on average.
+
+        The mean square of the gradient of the score of a class that is drawn by its probability, which is the diagonal
+        of the Fisher information (BRECQ, arXiv:2102.05426).
+        """
+        tf, end = self._tf, self._blocks[-1][1]
+        ends = [self._nodes[position - 1].output for _, position in self._blocks[:-1]]
+        batch = self._batch(0, end, EVEN_BATCH, FINISH_VALUES)
+
+        @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+        def squares(x: Any, seed: Any) -> Any:
+            with tf.GradientTape() as tape:
+                values = self._replay(0, end, {self._graph.inputs[0]: x}, quantized=False, watch=(tape, ends))
+                logits = tf.reshape(values[self._nodes[end - 1].output], (len(x), -1))
+                drawn = tf.random.stateless_categorical(logits, 1, seed=seed)[:, 0]
+                loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(drawn, logits))
+            gradients = tape.gradient(loss, [values[index] for index in ends])
+            return [tf.reduce_sum(tf.square(gradient), axis=(0, 1, 2)) for gradient in gradients]
+
+        starts = range(0, len(views) - batch + 1, batch)
+        send({"stage": "tell which channels count", "total": len(starts)})
+        sums: list[Array] = []
+        for at in starts:
+            found = squares(tf.constant(views[at : at + batch], tf.float32), tf.constant([self._request.seed, at]))
+            sums = [value.numpy() + (sums[number] if sums else 0) for number, value in enumerate(found)]
+            send({"step": at})
+        return {
+            index: LEAST_WEIGHT + (1 - LEAST_WEIGHT) * total / max(float(total.mean()), 1e-30)
+            for index, total in zip(ends, sums, strict=True)
+        }
 
     def _step(
         self, first: int, end: int, source: int, target: int, loss: Any, rates: Sequence[tuple[list[Any], float]]
@@ -362,12 +459,31 @@ class Tuning:
 
         return call
 
-    def _replay(self, first: int, end: int, values: dict[int, Any], *, quantized: bool) -> dict[int, Any]:
-        """Compute operators one after the other; `values` has the tensors that come from before."""
+    def _replay(
+        self,
+        first: int,
+        end: int,
+        values: dict[int, Any],
+        *,
+        quantized: bool,
+        watch: tuple[Any, Sequence[int]] = (None, ()),
+    ) -> dict[int, Any]:
+        """Compute operators one after the other; `values` has the tensors that come from before.
+
+        `watch` is a gradient tape, and the tensors whose gradients it will be asked for.
+        """
+        tape, watched = watch
+        alone = quantized and self._request.exact
+        if alone:
+            source = self._input(first)
+            values[source] = self._rounded_map(source, values[source])
         for node in self._nodes[first:end]:
             arguments = [self._argument(node, index, values, quantized=quantized) for index in node.inputs]
             y = self._activate(self._operate(node, arguments), node.activation)
-            values[node.output] = self._quantize(node, y) if quantized else y
+            in_float = alone and node.kind == "ADD" and node is self._nodes[end - 1]
+            values[node.output] = self._quantize(node, y) if quantized and not in_float else y
+            if node.output in watched:
+                tape.watch(values[node.output])
         return values
 
     def _argument(self, node: Node, index: int, values: dict[int, Any], *, quantized: bool) -> Any:
@@ -379,7 +495,7 @@ class Tuning:
         if not quantized or index not in self._deltas:
             return tf.constant(self._constants[index])
         weights = self._weights(index)
-        if index not in self._gains:
+        if index != node.inputs[1]:
             return weights  # a bias has 32 bits
         largest = tf.reduce_max(tf.abs(weights), axis=_other_axes(node), keepdims=True)
         size = tf.stop_gradient(tf.maximum(largest / WEIGHT_LEVELS, 1e-12))
@@ -387,8 +503,7 @@ class Tuning:
 
     def _weights(self, index: int) -> Any:
         """Weights or a bias as learned so far, not rounded."""
-        value = self._constants[index] + self._deltas[index] * self._sizes[index]
-        return value * self._tf.exp(self._gains[index]) if index in self._gains else value
+        return self._constants[index] + self._deltas[index] * self._sizes[index]
 
     def _operate(self, node: Node, arguments: list[Any]) -> Any:
         tf, options, x = self._tf, node.options, arguments[0]
@@ -434,10 +549,13 @@ class Tuning:
         if node.kind == "LOGISTIC":
             # 256 steps of 1/256: a gate that is wide open lets 255/256 through.
             return tf.quantization.fake_quant_with_min_max_args(y, 0.0, 255 / 256)
-        if node.output not in self._ranges:
+        return self._rounded_map(node.output, y)
+
+    def _rounded_map(self, index: int, y: Any) -> Any:
+        if index not in self._ranges:
             return y
-        low, high = self._bounds(node.output)
-        return _fake_quantized(tf, y, low, high)
+        low, high = self._bounds(index)
+        return _fake_quantized(self._tf, y, low, high)
 
     def _bounds(self, index: int) -> tuple[Any, Any]:
         tf, (low, high) = self._tf, self._ranges[index]
@@ -446,9 +564,12 @@ class Tuning:
         down, up = self._ratios[index]
         return low * tf.exp(down), high * tf.exp(up)
 
-    def _relative_error(self, wanted: Array) -> Callable[[Any, Any], Any]:
-        variance = max(float(np.var(wanted[:COMPARED], dtype=np.float64)), 1e-12)
-        return lambda found, exact: self._tf.reduce_mean(self._tf.square(found - exact)) / variance
+    def _relative_error(self, wanted: Array, counts: Array | None = None) -> Callable[[Any, Any], Any]:
+        """The mean square error relative to the variance; `counts` says how much each channel does."""
+        variances = np.var(wanted[:COMPARED].astype(np.float32), axis=tuple(range(wanted.ndim - 1)), dtype=np.float64)
+        weights = np.ones(variances.shape) if counts is None else counts
+        scale = self._tf.constant(weights / max(float((variances * weights).mean()), 1e-12), self._tf.float32)
+        return lambda found, exact: self._tf.reduce_mean(self._tf.square(found - exact) * scale)
 
     def _divergence(self, found: Any, exact: Any) -> Any:
         """Kullback-Leibler divergence of the scores, from logits."""
@@ -465,13 +586,15 @@ class Tuning:
         ]
         return sum(sums) / len(found)
 
-    def _variables(self, among: dict[int, Any], first: int, end: int, *, weights: bool) -> list[Any]:
+    def _variables(self, first: int, end: int, *, weights: bool) -> list[Any]:
         nodes = [node for node in self._nodes[first:end] if node.kind in WEIGHTED]
         indices = dict.fromkeys(node.inputs[1 if weights else 2] for node in nodes)
-        return [among[index] for index in indices if index in among]
+        return [self._deltas[index] for index in indices if index in self._deltas]
 
     def _range_variables(self, first: int, end: int) -> list[Any]:
-        outputs = (node.output for node in self._nodes[first:end])
+        outputs = [node.output for node in self._nodes[first:end]]
+        if self._request.exact:  # what it reads is rounded for it, what it ends with for the next
+            outputs = [self._input(first), *outputs[:-1]]
         return [variable for output in outputs for variable in self._ratios.get(output, ())]
 
     def _values(self) -> list[Array]:
@@ -483,7 +606,7 @@ class Tuning:
 
     def _all_variables(self) -> list[Any]:
         ratios = [variable for pair in self._ratios.values() for variable in pair]
-        return [*self._deltas.values(), *self._gains.values(), *ratios]
+        return [*self._deltas.values(), *ratios]
 
 
 def _channel_axis(node: Node) -> int:
@@ -503,12 +626,12 @@ def _rates(steps: int) -> Iterable[float]:
 
 
 def _in_batches(compute: Callable[[Array], Array], x: Array) -> Array:
-    """Compute for all images; maps are kept in half precision, which has 3 bits more than 8-bit values need."""
-    parts = []
-    for at in range(0, len(x), EVEN_BATCH):
-        part = compute(x[at : at + EVEN_BATCH])
-        parts.append(part.astype(np.float16) if part.ndim == 4 and np.abs(part).max() < HALF_MAX else part)
-    return np.concatenate(parts)
+    return np.concatenate([compute(x[at : at + EVEN_BATCH]) for at in range(0, len(x), EVEN_BATCH)])
+
+
+def _stacked(maps: Iterable[Array]) -> Array:
+    """Put maps together, in half precision, which has 3 bits more than 8-bit values need, but not scores."""
+    return np.stack([one.astype(np.float16) if one.ndim == 3 and np.abs(one).max() < HALF_MAX else one for one in maps])
 
 
 def _rounded(tf: Any, x: Any) -> Any:

@@ -15,7 +15,7 @@ import pytest
 from edgeeff.calibration import images as folders
 from edgeeff.calibration import ranges as ranges_module
 from edgeeff.calibration.ranges import RULES, Rule
-from edgeeff.converters import float_model, quantize
+from edgeeff.converters import float_model, quantize, replay
 from edgeeff.converters import recover as module
 from edgeeff.converters.float_model import FloatModel, finish, trace
 from edgeeff.converters.graph import Graph
@@ -283,11 +283,20 @@ def test_large_networks_learn_from_fewer_images(monkeypatch: pytest.MonkeyPatch)
     assert module._pupils(graph) == module.MOST_PUPILS
     monkeypatch.setattr(module, "MOST_PUPILS_WORK", 1.0)
     assert module._pupils(graph) == module.LEAST_PUPILS
-    # Of six channels of 16 x 16, in 16 bits: inputs and results, exact and quantized, and all that mirrored.
-    monkeypatch.setattr(module, "MOST_PUPILS_BYTES", 5.5 * (16 * 16 * 6) * 2 * 4 * 2)
+    monkeypatch.setattr(module, "MOST_PUPILS_BYTES", 5.5 * (16 * 16 * 3))
     assert module._pupils(graph) == 5
     monkeypatch.setattr(module, "MOST_PUPILS_BYTES", 1.0)
     assert module._pupils(graph) == 1
+
+
+def test_large_networks_learn_from_fewer_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Graph(model().content)
+    assert module._views(graph, 24, 500) == 500
+    work = replay.work(graph, 0, len(graph.operators))
+    monkeypatch.setattr(module, "MOST_VIEWS_WORK", 100.5 * work)
+    assert module._views(graph, 24, 500) == 100
+    # Each image as it is and mirrored, whatever that costs.
+    assert module._views(graph, 80, 500) == 160
 
 
 def test_operators_that_cannot_be_replayed_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from edgeeff.converters import replay
 from edgeeff.converters.graph import Graph
 
 folder = Path(sys.argv[1])
-sent = []
+sent, sent_apart = [], []
 
 def tune(**changes):
     fields = json.loads((folder / "request.json").read_text())
@@ -48,6 +48,15 @@ ranges = json.loads((folder / "ranges.json").read_text())
 tuning = replay.Tuning(tf, Graph((folder / "float.tflite").read_bytes()), ranges, request)
 end, entry, images = len(tuning._nodes), tuning._graph.inputs[0], np.load(folder / "images.npy")
 compute = {q: tuning._function(0, end, entry, tuning._nodes[-1].output, quantized=q)(images) for q in (False, True)}
+counts = tuning._importance(images[:8], sent_apart.append)
+def second(quantized):
+    maps = tuning._through(*tuning._blocks[0], images[:4], quantized=quantized)
+    return tuning._through(*tuning._blocks[1], maps, quantized=quantized)
+
+parts = {quantized: second(quantized) for quantized in (False, True)}
+alone = []
+fields = json.loads((folder / "request.json").read_text()) | {"exact": True, "finish_steps": 0}
+replay.run(replay._decode(json.dumps(fields)), alone.append)
 x, low, high = tf.constant([[-9.0, -1.0, 0.3, 5.0]]), tf.Variable(-2.0), tf.Variable(3.0)
 with tf.GradientTape() as tape:
     tape.watch(x)
@@ -63,6 +72,10 @@ print("ANSWER" + json.dumps({
     "quantized": compute[True].tolist(),
     "rounded": y.numpy().tolist(),
     "gradients": gradients,
+    "counts": [count.tolist() for count in counts.values()],
+    "ends": [tuning._graph.name(index) for index in counts],
+    "parts": {str(q): part.tolist() for q, part in parts.items()},
+    "alone": alone,
 }))
 """
 
@@ -83,6 +96,7 @@ def request(folder: Path, of: FloatModel) -> Request:
         batch=8,
         threads=1,
         seed=0,
+        views=100,
     )
 
 
@@ -184,6 +198,7 @@ def test_every_block_is_tuned_to_the_better(answers: dict[str, Any]) -> None:
     run = answers["sent"]
     assert [message["stage"] for message in run if "stage" in message] == [
         "start TensorFlow",
+        "tell which channels count",
         "tune block by block",
         "tune the last blocks together",
     ]
@@ -193,6 +208,31 @@ def test_every_block_is_tuned_to_the_better(answers: dict[str, Any]) -> None:
     assert sum(block["after"] < 0.97 * block["before"] for block in blocks) >= 2
     # A block's own work decides how long it learns.
     assert len({block["steps"] for block in blocks}) > 1
+
+
+def test_channels_count_as_the_scores_depend_on_them(answers: dict[str, Any]) -> None:
+    assert answers["ends"] == ["block1/project", "sum"]
+    for counts in answers["counts"]:
+        assert np.mean(counts) == pytest.approx(1.0)
+        assert min(counts) >= replay.LEAST_WEIGHT
+        assert max(counts) > 1.1
+
+
+def test_maps_between_blocks_are_those_of_the_files(answers: dict[str, Any]) -> None:
+    exact, rough = (np.asarray(answers["parts"][key]) for key in ("False", "True"))
+    error = np.abs(rough - exact).mean() / exact.std()
+    assert 0.001 < error < 0.3
+    # Int8 knows 256 values.
+    assert len(np.unique(rough.round(5))) <= 256 < len(np.unique(exact.round(5)))
+
+
+def test_blocks_that_learn_by_themselves_do_so_from_exact_inputs(answers: dict[str, Any]) -> None:
+    """Later blocks have no errors of earlier ones to make good, so theirs are smaller."""
+    together, alone = ([m for m in answers[key] if "before" in m] for key in ("sent", "alone"))
+    assert [block["step"] for block in alone] == [1, 2, 3]
+    assert alone[1]["before"] < together[1]["before"]
+    assert all(block["after"] <= block["before"] for block in alone)
+    assert alone[1]["after"] < alone[1]["before"]
 
 
 @pytest.mark.accuracy  # for the time that it takes
