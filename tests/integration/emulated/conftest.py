@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edgeeff.devices import profile, targets
+from edgeeff.devices.targets import Target
 from tests.integration.emulated.board import EmulatedBoard
 from tests.integration.emulated.image import image, missing_tools, wheels
 
@@ -36,6 +39,19 @@ def board_python(emulated_board: EmulatedBoard, board_wheels: list[Path]) -> str
     for wheel in board_wheels:  # a wheel is an archive of what is installed; pip takes a minute here to say the same
         emulated_board.run(["unzip", "-q", f"{packages}/{wheel.name}", "-d", packages])
     return "/home/pi/runtime/bin/python"
+
+
+@pytest.fixture
+def board(emulated_board: EmulatedBoard, board_python: str, ssh_home: Path) -> Iterator[Target]:
+    """The emulated board as a target that a user has added."""
+    shutil.copy(emulated_board.key, ssh_home / "id_ed25519")
+    shutil.copy(emulated_board.known_hosts, ssh_home / "known_hosts")
+    target = Target("emu", emulated_board.url, board="raspberry-pi-4", python=board_python, emulated=True)
+    targets.add(target)
+    yield target
+    if not emulated_board.running:
+        emulated_board.restart()
+    emulated_board.run(["rm", "-rf", profile.MODELS])  # what a power cut left there
 
 
 @pytest.fixture(autouse=True)

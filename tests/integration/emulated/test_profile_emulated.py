@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeeff import cli
-from edgeeff.devices import profile, targets
+from edgeeff.devices import profile
 from edgeeff.devices.profile import Case, Plan, Protocol, measure_all
 from edgeeff.devices.targets import Target
 from tests.integration.emulated.board import EmulatedBoard
@@ -28,19 +26,6 @@ pytestmark = pytest.mark.emulated
 FEW = {"warmup_runs": 1, "warmup_s": 0.0, "warmup_limit_s": 60.0, "runs": 3, "duration_s": 0.1}
 STEADY = {"warmup_runs": 20, "warmup_s": 1.0, "warmup_limit_s": 5.0, "runs": 20, "duration_s": 8.0}
 STRETCHES = 3
-
-
-@pytest.fixture
-def board(emulated_board: EmulatedBoard, board_python: str, ssh_home: Path) -> Iterator[Target]:
-    """The emulated board as a target that a user has added."""
-    shutil.copy(emulated_board.key, ssh_home / "id_ed25519")
-    shutil.copy(emulated_board.known_hosts, ssh_home / "known_hosts")
-    target = Target("emu", emulated_board.url, board="raspberry-pi-4", python=board_python, emulated=True)
-    targets.add(target)
-    yield target
-    if not emulated_board.running:
-        emulated_board.restart()
-    emulated_board.run(["rm", "-rf", profile.MODELS])  # what a power cut left there
 
 
 def test_lite0_is_measured_and_labelled_emulated(
