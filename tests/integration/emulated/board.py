@@ -207,8 +207,8 @@ def _run(
 
 
 def _ssh_answers(port: int) -> bool:
-    # QEMU itself accepts the connection at once; only the greeting says that the board is up. It takes seconds on a busy
-    # machine, and each connection that is given up makes the board start another server.
+    # QEMU itself accepts the connection at once; only the greeting says that the board is up. It takes seconds where
+    # the machine is busy, and each connection that is given up makes the board start another server.
     with suppress(OSError), socket.create_connection((HOST, port), timeout=20) as connection:
         return connection.recv(4) == b"SSH-"
     return False
