@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -161,8 +162,7 @@ class Seen:
     @cached_property
     def finite(self) -> npt.NDArray[np.bool_]:
         """(images,): whether all scores are numbers."""
-        finite: npt.NDArray[np.bool_] = np.isfinite(self.scores).all(axis=1)
-        return finite
+        return cast("npt.NDArray[np.bool_]", np.isfinite(self.scores).all(axis=1))
 
     @cached_property
     def best(self) -> npt.NDArray[np.int64]:
