@@ -13,14 +13,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import util
+from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from edgeeff import errors
 from edgeeff.converters import preprocessing
 from edgeeff.converters.graph import Graph
-from edgeeff.converters.trace import INPUT_NAME, OUTPUT_NAME, Request, Traced, encode
+from edgeeff.converters.trace import INPUT_NAME, OUTPUT_NAME, Request, Statistics, Traced, encode
 from edgeeff.errors import EdgeeffError, MissingExtraError, ModelError
 
 SIGNATURE = "serving_default"
@@ -58,6 +61,8 @@ class FloatModel:
     logits: str
     """Name of the tensor before the softmax, or of the output where there is none."""
     packages: dict[str, str]
+    statistics: Statistics = field(default_factory=dict, compare=False, repr=False)
+    """See `trace.Traced`."""
 
 
 def require_host() -> None:
@@ -78,7 +83,11 @@ def trace(request: Request, say: Callable[[str], None], time_limit_s: float = TI
         if "stage" in answer:
             say(str(answer["stage"]))
 
-    return Traced(**converse(CHILD, encode(request), hear, time_limit_s))
+    traced = Traced(**converse(CHILD, encode(request), hear, time_limit_s))
+    if request.statistics is None or not Path(request.statistics).is_file():
+        return traced
+    with np.load(request.statistics) as arrays:
+        return replace(traced, statistics=dict(arrays))
 
 
 def converse(
@@ -154,6 +163,7 @@ def finish(
         std=(std[0], std[1], std[2]),
         logits=graph.name(logits),
         packages=traced.packages,
+        statistics=traced.statistics,
     )
 
 

@@ -13,10 +13,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edgeeff.errors import EdgeeffError, ModelError, OutputError
 from edgeeff.scaling import ALPHA, BETA, GAMMA
@@ -25,6 +28,9 @@ INPUT_NAME = "image"
 OUTPUT_NAME = "scores"
 Shape = tuple[int, int, int]
 Send = Callable[[dict[str, Any]], None]
+Statistics = Mapping[str, npt.NDArray[np.float32]]
+"""Of each batch normalization (3, channels): the bias that a convolution has once it is folded into it, and the mean
+and the deviation that its channels then have."""
 
 UNCHANGED = ("Identity", "Cast", "Pad", "PadV2", "MirrorPad", "ResizeBilinear", "ResizeNearestNeighbor")
 """TensorFlow's operators that may stand between the pixels and what normalises them."""
@@ -47,6 +53,8 @@ class Request:
     alpha: float = ALPHA
     beta: float = BETA
     gamma: float = GAMMA
+    statistics: str | None = None
+    """Where `Traced.statistics` go, as .npz; None where nobody wants them."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class Traced:
     preprocesses: bool = False
     """Whether the model normalises pixels itself, which may no longer be visible in the file."""
     packages: dict[str, str] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=dict)
+    """What a Keras model's batch normalizations expect; empty where that was not asked for, or cannot be known."""
 
 
 def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
@@ -76,6 +86,8 @@ def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
         _one_output(model.outputs)
         function = _traceable(tf, lambda x: model(x, training=False), shape)
         keep = [getattr(variable, "value", variable) for variable in model.variables]
+        if request.statistics is not None:
+            np.savez(request.statistics, **_statistics(model))
     say("trace the network")
     # Freezing the function directly takes a quarter of the time of the detour over a SavedModel, and makes the same
     # operators; the signature that it leaves out is added by `float_model`. The second argument only keeps the
@@ -97,7 +109,7 @@ def run(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
             f"cannot write the temporary file {request.output} ({error.strerror}): make room there, or set TMPDIR"
         ) from error
     packages = {"tensorflow": str(tf.__version__), "keras": _keras_version()}
-    return asdict(Traced(_preprocesses(concrete), packages))
+    return {"preprocesses": _preprocesses(concrete), "packages": packages}
 
 
 def _keras_model(request: Request) -> Any:
@@ -142,6 +154,36 @@ def _in_float32(model: Any, beside: Path) -> Any:
     model.save_weights(weights)
     twin.load_weights(weights)
     return twin
+
+
+def _statistics(model: Any) -> dict[str, npt.NDArray[np.float32]]:
+    """Return `Traced.statistics`, with an entry for each bias that the convolution before may have had, mostly none.
+
+    Which convolution that is, is not asked: of these entries those are true whose biases the .tflite has.
+    """
+    import keras
+
+    layers = list(_layers(model))
+    biases = [np.asarray(layer.bias) for layer in layers if getattr(layer, "use_bias", False)]
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    for layer in layers:
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            continue
+        mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
+        gamma = np.asarray(layer.gamma) if layer.scale else np.ones_like(mean)
+        beta = np.asarray(layer.beta) if layer.center else np.zeros_like(mean)
+        slope = gamma / np.sqrt(variance + layer.epsilon)
+        for bias in [np.zeros_like(mean), *(bias for bias in biases if bias.shape == mean.shape)]:
+            found[str(len(found))] = np.stack([beta + (bias - mean) * slope, beta, np.abs(gamma)]).astype(np.float32)
+    return found
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    """Yield the layers of a model, and of the models in it."""
+    for layer in model.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _layers(layer)
 
 
 def _preprocesses(concrete: Any) -> bool:

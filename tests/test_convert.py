@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pytest
 
 from edgeeff import results
-from edgeeff.calibration import images
+from edgeeff.calibration import images, synthetic
+from edgeeff.calibration.ranges import RULES
 from edgeeff.converters import convert as module
 from edgeeff.converters import float_model, metadata, mixed, quantize, timing, verify
 from edgeeff.converters.convert import Calibration, Interface, Source, convert, default_output
@@ -472,6 +473,44 @@ def test_synthetic_images_are_said_to_be_that(model: Path, watch: Watch) -> None
     assert not set(watch.calibrated) & set(watch.probed)
 
 
+def test_where_plain_ranges_do_not_do_others_are_searched(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLAIN_ENOUGH", -1.0)  # as with swish
+    _, record = converted(model, calibration=Calibration(samples=24, effort="thorough"))
+    use = record.calibration
+    assert (use.kind, use.count, use.distilled) == ("synthetic", 24, 0)
+    assert "24 dead leaves; what the network was trained with is known of Keras models alone" in use.note
+    assert record.recovery is not None
+    assert (record.recovery.effort, record.recovery.chosen) == ("quick", use.method)
+    assert converted(model, calibration=Calibration(samples=24, calibrator="min-max"))[1].recovery is None
+
+
+@pytest.mark.parametrize(("made", "effort"), [(24, "thorough"), (12, "thorough"), (11, "quick")])
+def test_images_that_the_network_asks_for_come_first(
+    model: Path, monkeypatch: pytest.MonkeyPatch, made: int, effort: str
+) -> None:
+    given: dict[str, Any] = {}
+
+    def recovered(model: FloatModel, images: list[Image], effort: str, *rest: Any, **options: Any) -> Any:
+        given.update(images=images, effort=effort, **options)
+        return recover(model, images, "quick", *rest, **options)
+
+    def distilled(model: FloatModel, count: int, seed: int, *_: Any) -> tuple[list[Image], str]:
+        return tiny.images(made, seed=3), "" if made == count else "more would take hours"
+
+    recover = module.recover.recover
+    monkeypatch.setattr(module, "PLAIN_ENOUGH", -1.0)
+    monkeypatch.setattr(module.recover, "recover", recovered)
+    monkeypatch.setattr(module.distill, "images", distilled)
+    _, record = converted(model, calibration=Calibration(samples=24, effort="thorough", seed=2))
+    assert (record.calibration.count, record.calibration.distilled) == (24, made)
+    assert f"{made} from batch-normalization statistics" in record.calibration.note
+    np.testing.assert_array_equal(given["images"][:made], tiny.images(made, seed=3))
+    leaves = list(synthetic.images(24, 8, 8, seed=2))[made:]
+    assert [image.tobytes() for image in given["images"][made:]] == [image.tobytes() for image in leaves]
+    # They show classes, so the logits need no room for one.
+    assert (given["effort"], given["synthetic"]) == (effort, False)
+
+
 def test_a_folder_gives_images_for_the_ranges_and_others_to_verify_with(
     model: Path, photos: Path, watch: Watch
 ) -> None:
@@ -593,7 +632,7 @@ def explored() -> mixed.Exploration:
         patch.setattr(mixed, "MIXES", 1.1)
         model = float_model.finish(tiny.swish_classifier())
         timer = MadeUp(model.content, tiny.images(1)[0], Target("pi4", "ssh://pi@pi4", emulated=True), 1)
-        return mixed.explore(model, tiny.images(20, size=16), timer=timer, rule=module.RULES[0])
+        return mixed.explore(model, tiny.images(20, size=16), timer=timer, rule=RULES[0])
 
 
 @pytest.fixture

@@ -382,3 +382,39 @@ def test_what_cannot_be_built_says_why(
 def test_a_long_reason_is_cut() -> None:
     assert trace._first_sentences(ValueError("short\n  reason")) == "short reason"
     assert len(trace._first_sentences(ValueError("x" * 1000))) == 404
+
+
+# --- What batch normalizations expect ---------------------------------------------------------------------------------
+
+
+def test_batch_normalizations_say_what_convolutions_give(tmp_path: Path) -> None:
+    layers = keras.layers
+    inner = network(rescaling())
+    inputs = keras.Input((SIZE, SIZE, 3))
+    # With a bias of its own, and what is learned switched off.
+    x = layers.Conv2D(5, 3, bias_initializer=keras.initializers.RandomNormal(seed=0), name="biased")(inputs)
+    x = layers.BatchNormalization(center=False, scale=False, name="bare")(x)
+    x = layers.Conv2D(3, 1, name="colours")(x)
+    model = keras.Model(inputs, inner(layers.Resizing(SIZE, SIZE)(x)))
+    model.get_layer("bare").set_weights(np.random.default_rng(0).random((2, 5)) + 0.1)
+    request = Request(
+        output=str(tmp_path / "made.tflite"),
+        model=str(saved(model, tmp_path)),
+        statistics=str(tmp_path / "made.npz"),
+    )
+    run(request, lambda stage: None)
+    graph = Graph(Path(request.output).read_bytes())
+    biases = [
+        graph.constant(int(operator.inputs[2]))
+        for operator in graph.operators
+        if graph.kind(operator) == "CONV_2D" and graph.shape(int(operator.outputs[0]))[3] in (5, 6)
+    ]
+    with np.load(str(request.statistics)) as arrays:
+        found = [
+            [entry[1:] for entry in arrays.values() if entry[0].shape == bias.shape and np.allclose(entry[0], bias)]
+            for bias in map(np.asarray, biases)
+        ]
+    ((bare,), (learned,)) = found
+    np.testing.assert_allclose(bare, [np.zeros(5), np.ones(5)])
+    normalization = inner.get_layer("bn")
+    np.testing.assert_allclose(learned, [np.asarray(normalization.beta), np.abs(np.asarray(normalization.gamma))])
