@@ -173,18 +173,6 @@ class Elementwise(keras.layers.Layer):  # type: ignore[misc]
         return input_shape
 
 
-class Damped(keras.layers.Layer):  # type: ignore[misc]
-    """Passes values on as they are, and of the gradients coming back a share."""
-
-    def __init__(self, share: Any, **options: Any) -> None:
-        super().__init__(**options)
-        self._share = share
-
-    def call(self, inputs: Any) -> Any:
-        """Compute."""
-        return tf.stop_gradient(inputs * (1 - self._share)) + inputs * self._share
-
-
 @dataclass(frozen=True)
 class Learned:
     """Where the variables of one operator are, and what of the file they stand for; None where nothing is learned."""
@@ -225,11 +213,8 @@ class Twin:
         entry = graph.inputs[0]
         pixels = keras.Input(graph.shape(entry)[1:], name="pixels")
         values = {entry: pixels}
-        # Where one block ends and the next begins.
         ends = {int(graph.operators[at - 1].outputs[0]) for at in replay.cuts(graph, first) if at < end}
         features = []
-        self.passed = tf.Variable(1.0, trainable=False)
-        """Share of the gradients that goes on from a block to the one before."""
         self.learned: list[Learned] = []
         self.compressed: list[Learned] = []
         """Those whose weights are pruned or clustered."""
@@ -244,8 +229,6 @@ class Twin:
             values[output] = layer(inputs if len(inputs) > 1 else inputs[0])
             if output in ends:
                 features.append(values[output])
-                if ranges is not None:
-                    values[output] = Damped(self.passed, name=f"end{len(features)}")(values[output])
         self.model = keras.Model(pixels, [*features, values[int(graph.operators[end - 1].outputs[0])]])
 
     def begin(self) -> None:
