@@ -55,6 +55,8 @@ PROBES = 16
 MOST_KEPT_BYTES = 64e6
 """What decoded calibration images may take: they are asked for several times."""
 MADE, BETTER = "images made by edgeeff", "photographs from your own camera are better: --calibration DIR"
+FEWEST_TAUGHT = 16
+"""Images that show classes, without which weights are not tuned; at least half of all images are such then."""
 PLAIN_ENOUGH = 0.05
 """Divergence on dead leaves, where no class is clear: Lite0 has 0.023 with plain ranges, B0 1.6, and 0.14 at best."""
 Image = npt.NDArray[np.uint8]
@@ -522,7 +524,7 @@ def _quantized(
         model,
         pixels if isinstance(pixels, Sequence) else list(pixels),
         # What weights learn from images that show no class, they unlearn of photographs.
-        calibration.effort if drawn is not None or 2 * use.distilled >= use.count else "quick",
+        calibration.effort if drawn is not None or use.distilled >= FEWEST_TAUGHT else "quick",
         calibration.seed,
         progress,
         input_type=input_type,
@@ -640,6 +642,8 @@ def _telling_images(
     """Make images that show what the network was trained with, as far as it says that; the others are dead leaves."""
     count, seed = min(calibration.samples, distill.searchable(model)), calibration.seed
     made, why = distill.images(model, count, seed, threads, progress)
+    if len(made) >= FEWEST_TAUGHT:
+        count = min(count, 2 * len(made))
     sorts = {"from batch-normalization statistics": len(made), "dead leaves": count - len(made)}
     how = ", ".join(f"{number} {sort}" for sort, number in sorts.items() if number) + (why and f"; {why}")
     use = CalibrationUse(

@@ -201,7 +201,7 @@ def variants(family: str | None, as_json: bool) -> None:
     "--calibrator",
     metavar="NAME",
     help="How int8 ranges are chosen: auto tries several; min-max, l2, l1.5, l1, percentile-99.9 or -99.99 do not.  "
-    "[default: auto with --calibration, else min-max]",
+    "[default: auto, min-max for random weights]",
 )
 @click.option(
     "--effort",

@@ -484,9 +484,9 @@ def test_where_plain_ranges_do_not_do_others_are_searched(model: Path, monkeypat
     assert converted(model, calibration=Calibration(samples=24, calibrator="min-max"))[1].recovery is None
 
 
-@pytest.mark.parametrize(("made", "effort"), [(24, "thorough"), (12, "thorough"), (11, "quick")])
+@pytest.mark.parametrize(("made", "count", "effort"), [(40, 40, "thorough"), (16, 32, "thorough"), (15, 40, "quick")])
 def test_images_that_the_network_asks_for_come_first(
-    model: Path, monkeypatch: pytest.MonkeyPatch, made: int, effort: str
+    model: Path, monkeypatch: pytest.MonkeyPatch, made: int, count: int, effort: str
 ) -> None:
     given: dict[str, Any] = {}
 
@@ -495,17 +495,17 @@ def test_images_that_the_network_asks_for_come_first(
         return recover(model, images, "quick", *rest, **options)
 
     def distilled(model: FloatModel, count: int, seed: int, *_: Any) -> tuple[list[Image], str]:
-        return tiny.images(made, seed=3), "" if made == count else "more would take hours"
+        return tiny.images(made, seed=3), "" if made == count else "more take too long"
 
     recover = module.recover.recover
     monkeypatch.setattr(module, "PLAIN_ENOUGH", -1.0)
     monkeypatch.setattr(module.recover, "recover", recovered)
     monkeypatch.setattr(module.distill, "images", distilled)
-    _, record = converted(model, calibration=Calibration(samples=24, effort="thorough", seed=2))
-    assert (record.calibration.count, record.calibration.distilled) == (24, made)
+    _, record = converted(model, calibration=Calibration(samples=40, effort="thorough", seed=2))
+    assert (record.calibration.count, record.calibration.distilled) == (count, made)
     assert f"{made} from batch-normalization statistics" in record.calibration.note
     np.testing.assert_array_equal(given["images"][:made], tiny.images(made, seed=3))
-    leaves = list(synthetic.images(24, 8, 8, seed=2))[made:]
+    leaves = list(synthetic.images(count, 8, 8, seed=2))[made:]
     assert [image.tobytes() for image in given["images"][made:]] == [image.tobytes() for image in leaves]
     # They show classes, so the logits need no room for one.
     assert (given["effort"], given["synthetic"]) == (effort, False)
