@@ -76,7 +76,6 @@ def calibrate(
       edgeeff calibrate photos/ --variant lite0 --fail-on serious
     """
     from edgeeff.auditing import audit as auditing
-    from edgeeff.auditing.network import open_network, source_of
     from edgeeff.progress import Bars
 
     if model is not None and variant is not None:
@@ -84,8 +83,12 @@ def calibrate(
     plan = auditing.Plan(folder, against, samples, seed)
     auditing.check(plan)
     with Bars() as bars:
-        source = source_of(model, variant, weights)
-        network = None if source is None else open_network(source, labels, value_range(input_range), bars)
+        network = None
+        if model is not None or variant is not None:
+            from edgeeff.auditing.network import open_network, source_of
+
+            source = source_of(model, variant, weights)
+            network = open_network(source, labels, value_range(input_range), bars)
         record = auditing.audit(plan, network, bars)
     if as_json:
         print_json(record)

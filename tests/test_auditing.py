@@ -243,12 +243,15 @@ def test_a_conversion_record_names_its_model(model: Path, photos: Path, tmp_path
     convert(Source(model=model), output=tmp_path / "made.tflite", calibration=Calibration(samples=4))
     source = source_of(tmp_path / "made.json", None, None)
     assert source == Source(model=model)
-    assert source_of(None, None, None) is None
+    assert source_of(None, "lite0", "none") == Source(variant="lite0", weights="none")
     record = json.loads((tmp_path / "made.json").read_text())
     for value, message in (("nowhere.keras", "is not there any more"), ("b0", "weights .* are not there any more")):
         (tmp_path / "other.json").write_text(json.dumps(record | {"source": value}))
         with pytest.raises(InputError, match=message):
             source_of(tmp_path / "other.json", None, None)
+    (tmp_path / "other.json").write_text(json.dumps(record | {"source": "phi-0.5", "weights": "none"}))
+    expected = Source(phi=-0.5, weights="none", classes=5, resolution=16)
+    assert source_of(tmp_path / "other.json", None, None) == expected
     (tmp_path / "noise.json").write_text("{}")
     with pytest.raises(RecordError):
         source_of(tmp_path / "noise.json", None, None)

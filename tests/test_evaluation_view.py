@@ -181,7 +181,7 @@ def test_what_to_do_next() -> None:
     serious = Finding("leakage", True, "text", "advice", {})
     assert next_line(HEALTHY) == "next: edgeeff profile out/b0_int8.tflite    how fast it is"
     assert next_line(changed(HEALTHY, target="pi4")).startswith("next: edgeeff profile out/b0_int8.tflite --target pi4")
-    assert next_line(HEALTHY, collapsed()).startswith("next: edgeeff inspect out/b0_minmax.tflite")
+    assert next_line(HEALTHY, collapsed()).startswith("next: edgeeff diagnose out/b0_minmax.tflite --baseline ")
     assert next_line(changed(HEALTHY, findings=(serious,))).startswith("next: see to leakage above")
     assert "evaluate on more images, as many as said above" in next_line(judged(HEALTHY, max_drop="0.5"))
     assert "--scheme int16x8" in next_line(judged(HEALTHY, min_accuracy="95%"))

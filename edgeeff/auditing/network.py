@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from edgeeff.converters.runtime import Session, runtime
 from edgeeff.errors import InputError, RecordError
 from edgeeff.progress import Progress
 from edgeeff.results import ConversionRecord, ModelFile, Runtime, read_record
+
+_PHI = re.compile(r"phi(-?[0-9.]+)")
 
 FIXED = ("LOGISTIC", "SOFTMAX")
 """Operators whose results have a range by definition."""
@@ -77,24 +80,26 @@ def open_network(
     )
 
 
-def source_of(model: Path | None, variant: str | None, weights: str | None) -> Source | None:
-    """Return what options or a conversion record name; None where nothing was named.
+def source_of(model: Path | None, variant: str | None, weights: str | None) -> Source:
+    """Return what options or a conversion record name.
 
     Raises RecordError for a .json that is no conversion record, InputError when its model cannot be found.
     """
-    if model is None and variant is None:
-        return None
     if model is None or model.suffix.lower() != ".json":
         return Source(variant=variant, model=model, weights=weights)
     record = read_record(model)
     if not isinstance(record, ConversionRecord):
         raise RecordError(f"{model} is a record of {record.schema}; give one that edgeeff convert wrote, or a model")
-    if record.source in scaling.VARIANTS:
-        known = Path(record.weights).exists() or record.weights in {"imagenet", "none"}
-        if not known:
+    name, phi = record.source, _PHI.fullmatch(record.source)
+    if name in scaling.VARIANTS or phi is not None:
+        if record.weights not in {"imagenet", "none"} and not Path(record.weights).exists():
             raise InputError(f"the weights {record.weights} that {model} names are not there any more")
         return Source(
-            variant=record.source, weights=record.weights, classes=record.classes, resolution=record.resolution[0]
+            variant=None if phi else name,
+            phi=float(phi[1]) if phi else None,
+            weights=record.weights,
+            classes=record.classes,
+            resolution=record.resolution[0],
         )
     for path in (Path(record.source), model.parent / record.source):
         if path.exists():

@@ -247,7 +247,8 @@ def _next(records: Sequence[EvaluationRecord]) -> str:
     where = "" if first.target == "local" else f" --target {first.target}"
     for record in records:
         if any(finding.cause == "collapse" for finding in record.findings):
-            return f"next: edgeeff inspect {record.model.path}    what is inside"
+            files = f"{record.model.path} --baseline {record.baseline.path} --data {record.data.path}"
+            return f"next: edgeeff diagnose {files}    what went wrong"
     if any(gate.images_needed for record in records for gate in record.gates):
         return "next: evaluate on more images, as many as said above, so that every gate can tell"
     serious = next((finding for record in records for finding in record.findings if finding.serious), None)
