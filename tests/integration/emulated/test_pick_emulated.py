@@ -14,7 +14,7 @@ from edgeeff import cli
 from edgeeff.devices import profile
 from edgeeff.devices.profile import Protocol
 from edgeeff.devices.targets import Target
-from edgeeff.picking import view
+from edgeeff.picking import measure, view
 from edgeeff.results import PickRecord, ProfileRecord, read_record
 
 pytestmark = pytest.mark.emulated
@@ -27,6 +27,7 @@ def test_a_pick_is_labelled_emulated_everywhere(
 ) -> None:
     # Imports take half a minute there, so one network is measured, in one process: the next one's file is too large.
     monkeypatch.setattr(profile, "QUICK", Protocol("quick", 1, FEW))
+    monkeypatch.setattr(measure, "SHORT", profile.QUICK)  # a verdict that is invalid asks for more
     out, plot = tmp_path / "out", tmp_path / "pick.svg"
     limits = ("--family", "lite", "--budget", "60s", "--max-size", "5.8MB")
     where = ("--target", board.name, "--models", str(lite0_int8.parent), "--output", str(out), "--plot", str(plot))
