@@ -346,6 +346,15 @@ def test_convert_names_black_images(model: Path, tmp_path: Path) -> None:
     assert any("1 of 7 images is black (no value above 15 of 255): night.png" in warning for warning in warnings)
 
 
+def test_convert_of_black_images_only_says_so(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(20):
+        Image.new("RGB", (20, 20), (number % 2, 0, 0)).save(tmp_path / "photos" / f"{number}.png")
+    warnings = converted(model, tmp_path / "photos").warnings
+    assert any("they were divided by 255 before saving" in warning for warning in warnings)
+    assert any(warning.startswith("repeated-images") for warning in warnings)
+
+
 def test_convert_names_copies(model: Path, tmp_path: Path) -> None:
     folder = lay(tmp_path / "photos", 1)
     for number in range(50):

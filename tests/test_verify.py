@@ -309,3 +309,10 @@ def test_a_verification_says_what_it_found() -> None:
     assert details["runs"] == "16 images through LiteRT"
     assert details["weights present"] == "3 convolutions and dense layers carry their weights"
     assert details["agrees with float"].startswith("correlation 1.000 on 16 probe images")
+
+
+def test_copies_of_one_image_need_not_give_different_scores() -> None:
+    copies = [PROBES[0], PROBES[0] // 2 * 2]
+    found = verify(converted("int8"), SCHEMES["int8"], model(), copies)
+    details = {check.name: check.detail for check in found.checks}
+    assert details["outputs differ"] == "between classes; all probe images are alike"
