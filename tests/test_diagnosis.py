@@ -186,6 +186,9 @@ def test_tensors_are_matched_by_order_where_names_differ(desk: Path) -> None:
 def test_a_file_of_another_network_is_an_obstacle(desk: Path) -> None:
     with pytest.raises(ModelError, match=r"has 9 classes and .* has 5: one was not made of the other"):
         judged(desk, int8(tiny.classifier(classes=9)))
+    (desk / "quantized.tflite").write_bytes(int8(tiny.classifier()))
+    with pytest.raises(ModelError, match=r"quantized\.tflite is quantized itself: give the float model"):
+        judged(desk, int8(tiny.classifier()), baseline=desk / "quantized.tflite")
     with pytest.raises(ModelError, match=r"no \.tflite"):
         judged(desk, b"something else")
 

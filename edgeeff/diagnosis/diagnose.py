@@ -182,6 +182,10 @@ def _check(model: Classifier, baseline: Classifier) -> None:
                 f"{one.file.path} is compiled for the Edge TPU: its operators do not show and cannot run here; "
                 "diagnose the file that went into the compiler"
             )
+    if tensors.is_quantized(Path(baseline.path)):
+        raise ModelError(
+            f"the baseline {baseline.file.path} is quantized itself: give the float model that it came from"
+        )
     if abs(model.classes - baseline.classes) > 1:
         raise ModelError(
             f"{model.file.path} has {model.classes} classes and {baseline.file.path} has {baseline.classes}: one was "

@@ -85,6 +85,13 @@ def pairs(baseline: Path, model: Path) -> tuple[Pair, ...]:
     )
 
 
+def is_quantized(path: Path) -> bool:
+    """Whether a file computes with quantized activations."""
+    graph = inspect.parse(path.read_bytes())
+    made = (graph.tensors[index] for operator in graph.operators for index in operator.outputs)
+    return any(tensor.dtype in LEVELS and tensor.quantization is not None for tensor in made)
+
+
 def compare(
     matched: Sequence[Pair], baseline: Feed, model: Feed, pictures: Pictures, count: int
 ) -> tuple[Compared, ...]:
