@@ -6,8 +6,8 @@ move, and how much sooner they come. Blocks then go down their levels in the ord
 every step is a point of a list from the closest to the fastest, quantized, compared and timed for real. The goal
 decides which point is taken. Residual sums stay in float for as long as that pays: rounding them costs most.
 
-What is fast depends on the runtime and the CPU, so it is measured: here, or by whatever `measure` asks. int16 is not
-among the levels, no CPU kernel is fast with it. Ranges come from `recover`; the arithmetic is litert-quantizer's.
+What is fast depends on the runtime and the CPU, so it is measured, here or on a board (`timing`). int16 is not among
+the levels, no CPU kernel is fast with it. Ranges come from `recover`; the arithmetic is litert-quantizer's.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Exploration:
         wanted = agreement(goal)
         fastest = min((p for p in self.points if close_enough(goal, p)), key=_ratio, default=None)
         if wanted is not None and fastest is not None:
-            parts.append(f"the fastest that surely agrees enough: {_figures(fastest)}")
+            parts.append(f"the fastest that agrees enough: {_figures(fastest)}")
         if wanted is not None and any(p.agreement_estimate >= wanted for p in self.points if in_time(goal, p)):
             count = self.calibration_images + self.judging_images
             parts.append(f"more calibration images than these {count} would make agreements surer (--samples)")
@@ -227,7 +227,7 @@ def in_time(goal: Goal, point: MixedPoint) -> bool:
 
 
 def close_enough(goal: Goal, point: MixedPoint) -> bool:
-    """Say whether a point agrees enough, and surely so."""
+    """Say whether the lower end of a point's agreement is enough."""
     wanted = agreement(goal)
     return wanted is None or point.agreement_low >= wanted
 
@@ -264,7 +264,7 @@ def describe(goal: Goal) -> str:
 
 def _figures(point: MixedPoint) -> str:
     return (
-        f"agreement surely {_percent(point.agreement_low)} (estimated {_percent(point.agreement_estimate)}), "
+        f"agreement at least {_percent(point.agreement_low)} (estimated {_percent(point.agreement_estimate)}), "
         f"{point.latency_ratio:.2f} of float's time ({point.latency_s * 1e3:.3g} ms)"
     )
 

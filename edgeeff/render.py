@@ -118,7 +118,7 @@ def _goal(mixed: Mixed) -> str:
 
 def _points(mixed: Mixed) -> Table:
     """Return the way from float to int8, the chosen point marked."""
-    shown = table("", "agrees %", "surely %", "of float", "ms", "MB", "static/dynamic/float")
+    shown = table("", "agrees %", "at least %", "of float", "ms", "MB", "static/dynamic/float")
     for point in mixed.points:
         static, dynamic = len(point.static), len(point.dynamic)
         shown.add_row(

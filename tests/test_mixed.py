@@ -157,9 +157,9 @@ def test_a_goal_that_cannot_be_met_is_said_and_the_best_is_kept() -> None:
     [
         (
             Goal(min_agreement=0.97, max_latency=0.65),
-            "reaches an agreement of 97 % with 0.65 of float's time; the closest, which was kept: agreement surely "
-            "95 % (estimated 96.5 %), 0.60 of float's time (6 ms); the fastest that surely agrees enough: agreement "
-            "surely 98 % (estimated 98 %), 0.70 of float's time (7 ms); or loosen",
+            "reaches an agreement of 97 % with 0.65 of float's time; the closest, which was kept: agreement at least "
+            "95 % (estimated 96.5 %), 0.60 of float's time (6 ms); the fastest that agrees enough: agreement "
+            "at least 98 % (estimated 98 %), 0.70 of float's time (7 ms); or loosen",
         ),
         (
             Goal(max_drop=4, max_latency_s=0.006),
