@@ -354,8 +354,12 @@ def tune(
     seed: int = 0,
     threads: int = 1,
     progress: Progress | None = None,
+    exact: bool = False,
 ) -> list[tuple[str, FloatModel, Ranges]]:
     """Tune weights, biases and ranges in a TensorFlow process; return its checkpoints: names, models and ranges.
+
+    With `exact` every block learns by itself, as mixed precision needs it: the range of what a block is given is its
+    own, and its residual sum stays in float.
 
     Raises ModelError when that process fails, MissingExtraError when there is no TensorFlow.
     """
@@ -375,12 +379,13 @@ def tune(
             fixed=(*quantize.known_ranges(model), model.logits),
             work=plan.work,
             most_steps=plan.most_steps,
-            finish_steps=plan.finish_steps,
+            finish_steps=0 if exact else plan.finish_steps,
             finish_side=int(max(model.resolution) * plan.finish_share),
             batch=BATCH,
             threads=threads,
             seed=seed,
             views=_views(graph, len(used), plan.views),
+            exact=exact,
         )
         float_model.converse(CHILD, replay.encode(request), lambda answer: _show(answer, progress))
         for checkpoint in replay.CHECKPOINTS:

@@ -46,12 +46,13 @@ SUPPORTED = frozenset({*WEIGHTED, *TIED, "MUL", "ADD", "LOGISTIC", "MEAN", "SOFT
 ACTIVATIONS = frozenset({"NONE", "RELU", "RELU6"})
 
 WEIGHT_LEVELS, LEVELS = 127, 255
-WEIGHT_RATE, BIAS_RATE = 0.06, 0.05
+WEIGHT_RATE, BIAS_RATE = 0.5, 0.4
 """Largest learning rates, in steps of the quantization."""
-RANGE_RATE = 0.01
+RANGE_RATE = 0.08
 """In logarithms."""
-FINISH_SHARE = 0.03
-"""Learning rates of the last blocks together, as a share of those above."""
+SCORES_SHARE, FINISH_SHARE = 0.1, 0.004
+"""Learning rates of the last block, and of the last ones together, as a share of those above: they learn scores, whose
+gradients are rougher than those of maps."""
 BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-10
 WARM_UP = 10
 EVEN_BATCH = 10
@@ -267,11 +268,7 @@ class Tuning:
             compute = self._function(first, end, source, target, quantized=True)
             before = self._mean(loss, _in_batches(compute, rough[:COMPARED]), wanted)
             kept = self._values()
-            rates = [
-                (self._variables(first, end, weights=True), WEIGHT_RATE),
-                (self._variables(first, end, weights=False), BIAS_RATE),
-                (self._range_variables(first, end), RANGE_RATE),
-            ]
+            rates = self._rates(first, end, SCORES_SHARE if last else 1.0)
             batch = self._batch(first, end, len(rough), MOST_VALUES)
             share = self._request.work / len(self._blocks)
             steps = int(min(self._request.most_steps, share / (work(self._graph, first, end) * batch)))
@@ -308,12 +305,7 @@ class Tuning:
         views = Views(images, max(count, batch), self._request.seed + 1)[:]
         wanted = self._through(0, end, views, quantized=False)
         rough = self._through(0, first, views, quantized=True) if first else views
-        rates = [
-            (self._variables(first, end, weights=True), WEIGHT_RATE * FINISH_SHARE),
-            (self._variables(first, end, weights=False), BIAS_RATE * FINISH_SHARE),
-            (self._range_variables(first, end), RANGE_RATE * FINISH_SHARE),
-        ]
-        step = self._step(first, end, source, target, self._divergence, rates)
+        step = self._step(first, end, source, target, self._divergence, self._rates(first, end, FINISH_SHARE))
         for number, rate in enumerate(_rates(steps)):
             chosen = self._random.choice(len(rough), batch, replace=False)
             losses.append(float(step(rate, rough[chosen], wanted[chosen])))
@@ -413,6 +405,14 @@ class Tuning:
             index: LEAST_WEIGHT + (1 - LEAST_WEIGHT) * total / max(float(total.mean()), 1e-30)
             for index, total in zip(ends, sums, strict=True)
         }
+
+    def _rates(self, first: int, end: int, share: float) -> list[tuple[list[Any], float]]:
+        """What operators can learn, and how fast."""
+        return [
+            (self._variables(first, end, weights=True), WEIGHT_RATE * share),
+            (self._variables(first, end, weights=False), BIAS_RATE * share),
+            (self._range_variables(first, end), RANGE_RATE * share),
+        ]
 
     def _step(
         self, first: int, end: int, source: int, target: int, loss: Any, rates: Sequence[tuple[list[Any], float]]
