@@ -565,6 +565,7 @@ def _mixed(
         timer=timer,
         rule=rule,
         synthetic=drawn is None and not use.distilled,
+        plan=recover.PLANS[calibration.effort] if drawn is not None and rule is None else None,
         input_type=types[0],
         output_type=types[1],
         progress=progress,
@@ -756,6 +757,7 @@ def _mixed_warnings(found: Mixed, use: CalibrationUse) -> Iterator[str]:
         )
     if found.timed_on.device.emulated:
         yield "EMULATED: a program stood in for the board, so no latency here is a real board's"
+    yield from found.warnings
 
 
 class _Both:

@@ -107,6 +107,7 @@ class Exploration:
     point_images: int
     timed_on: TimedOn
     float_latency_s: float
+    warnings: tuple[str, ...]
 
     def settle(self, goal: Goal) -> tuple[bytes, Mixed]:
         """Return the file for a goal and the report; raises InputError for a goal that makes no sense."""
@@ -125,6 +126,8 @@ class Exploration:
             float_latency_s=self.float_latency_s,
             points=tuple(replace(point, chosen=point is chosen) for point in self.points),
             trials=self.trials,
+            tuned=tuple(unit.name for unit in self.mixer.units if unit in self.mixer.tuned),
+            warnings=self.warnings,
         )
 
     def content(self, point: MixedPoint) -> bytes:
@@ -153,7 +156,7 @@ def explore(
     timer: Timer | None = None,
     rule: Rule | None = None,
     synthetic: bool = False,
-    tuned: FloatModel | None = None,
+    plan: recover.Plan | None = None,
     input_type: IoType = "uint8",
     output_type: IoType = "float32",
     progress: Progress | None = None,
@@ -161,10 +164,9 @@ def explore(
     """Find the points between float and int8.
 
     `timer` says how long a file takes where it is to run; without it LiteRT here does, on `threads` threads. `rule` and
-    `synthetic` are `recover.choose_ranges`'. `tuned` is the model with weights that were tuned for static int8, which
-    static operators then get. The same images and seed give the same trials; the order of points is that of measured
-    times. Weights that were tuned with quantized inputs, as full int8 needs them, make mixes worse
-    (docs/decisions/mixed-precision.md). Raises CalibrationError when there is no image or a value is not finite,
+    `synthetic` are `recover.choose_ranges`'. With a `plan` the weights of static operators are tuned, each
+    block by itself, where TensorFlow can replay the network. The same images and seed give the same trials; the order
+    of points is that of measured times. Raises CalibrationError when there is no image or a value is not finite,
     ModelError when the network has no blocks, and what `quantize` and the timer raise.
     """
     progress = progress or Silent()
@@ -177,10 +179,18 @@ def explore(
     )
     progress.stage(f"collect extremes from {len(learning)} images", len(learning))
     extremes = quantize.collect_ranges(model, learning, threads=threads, tick=progress.tick)
-    mixer = Mixer(model, ranges, extremes, tuned=tuned, input_type=input_type, output_type=output_type)
+    mixer = Mixer(model, ranges, extremes, input_type=input_type, output_type=output_type)
     scores = _Scores(model, learning, apart, threads)
     tried = _Tried(mixer, scores, timer)
-    trials = tried.levels(tried.choose_looseness(progress), progress, seed)
+    inner = tried.choose_looseness(progress)
+    warnings: tuple[str, ...] = ()
+    if plan is not None:
+        try:
+            tuned = _tuned(model, mixer.ranges(), learning, plan, seed, threads, progress)
+            inner |= tried.choose_tuned(tuned, inner, len(apart), progress)
+        except ModelError as error:
+            warnings = (f"the weights were not tuned: {error}",)
+    trials = tried.levels(inner, progress, seed)
     return Exploration(
         mixer=mixer,
         points=_pareto(tried.points(_steps(mixer.units, trials), progress)),
@@ -193,7 +203,19 @@ def explore(
         point_images=scores.count,
         timed_on=timer.on,
         float_latency_s=timer.float_s,
+        warnings=warnings,
     )
+
+
+def _tuned(
+    model: FloatModel, ranges: Ranges, images: Images, plan: recover.Plan, seed: int, threads: int, progress: Progress
+) -> tuple[FloatModel, Ranges]:
+    """Tune the weights of each block by itself; raises ModelError when the network cannot be replayed."""
+    if obstacles := replay.obstacles(Graph(model.content)):
+        raise ModelError(f"{', '.join(obstacles)} cannot be replayed")
+    (checkpoint,) = recover.tune(model, ranges, images, plan, seed=seed, threads=threads, progress=progress, exact=True)
+    _, tuned, learned = checkpoint
+    return tuned, learned
 
 
 # --- Goals ------------------------------------------------------------------------------------------------------------
@@ -289,18 +311,19 @@ class Mixer:
         ranges: Ranges,
         extremes: Ranges,
         *,
-        tuned: FloatModel | None = None,
         input_type: IoType = "uint8",
         output_type: IoType = "float32",
     ) -> None:
         """Find the blocks; raises ModelError when there are none."""
-        self._model, self._tuned, self._input_type, self._output_type = model, tuned, input_type, output_type
+        self._model, self._input_type, self._output_type = model, input_type, output_type
         self._graph = Graph(model.content)
         self._kinds = [self._graph.kind(operator) for operator in self._graph.operators]
         self._static_from = [self._needs(position) for position in range(len(self._kinds))]
         self._ranges, self._extremes = ranges, extremes
         self.units = _units(self._graph, self._begin())
         self.looseness: dict[Unit, float] = {}
+        self.tuned: dict[Unit, tuple[FloatModel, Ranges]] = {}
+        """Where the weights of a unit's static operators are from, and their ranges, where they were tuned."""
 
     def arithmetic(self, mix: Mix) -> dict[int, Arithmetic]:
         """Return what the operators compute in, by position; those that are missing compute in float."""
@@ -332,7 +355,7 @@ class Mixer:
     def draft(self, mix: Mix) -> bytes:
         """Return the file as it is with float32 input, which is sooner made."""
         arithmetic = self.arithmetic(mix)
-        return _run_quantizer(self._source(arithmetic), self._names(arithmetic), self._loosened())
+        return _run_quantizer(self._source(arithmetic), self._names(arithmetic), self.ranges())
 
     def _begin(self) -> int:
         """Position of the first operator behind the preprocessing."""
@@ -380,30 +403,38 @@ class Mixer:
             for position, what in arithmetic.items()
         ]
 
-    def _loosened(self) -> Ranges:
+    def ranges(self) -> Ranges:
+        """Return the range of every tensor: loosened, or tuned."""
         found = dict(self._ranges)
         for unit, share in self.looseness.items():
-            operators = self._graph.operators[unit.first : unit.end]
-            # What a unit reads is rounded for it; what it ends with is the next one's.
-            indices = [int(operators[0].inputs[0]), *(int(operator.outputs[0]) for operator in operators[:-1])]
-            for name in (self._graph.name(index) for index in indices):
+            for name in self._own(unit):
                 if name in self._ranges and name in self._extremes:
                     low, high = self._ranges[name]
                     least, most = self._extremes[name]
                     found[name] = (_between(low, least, share), _between(high, most, share))
+        for unit, (_, ranges) in self.tuned.items():
+            found |= {name: ranges[name] for name in self._own(unit) if name in ranges}
         return found
+
+    def _own(self, unit: Unit) -> list[str]:
+        """Name the tensors whose ranges are a unit's: what it reads is rounded for it, what it ends with is not."""
+        operators = self._graph.operators[unit.first : unit.end]
+        indices = [int(operators[0].inputs[0]), *(int(operator.outputs[0]) for operator in operators[:-1])]
+        return [self._graph.name(index) for index in indices]
 
     def _source(self, arithmetic: Mapping[int, Arithmetic]) -> bytes:
         """Return the float file, static operators with tuned weights where there are any."""
-        if self._tuned is None:
+        if not self.tuned:
             return self._model.content
-        graph, tuned = Graph(self._model.content), Graph(self._tuned.content)
-        for position, what in arithmetic.items():
-            if what == "static" and self._kinds[position] in replay.WEIGHTED:
-                for index in graph.operators[position].inputs[1:]:
-                    values = tuned.constant(int(index)) if index >= 0 else None
-                    if values is not None:
-                        graph.set_constant(int(index), values)
+        graph = Graph(self._model.content)
+        for unit, (model, _) in self.tuned.items():
+            tuned = Graph(model.content)
+            for position in range(unit.first, unit.end):
+                if arithmetic.get(position) == "static" and self._kinds[position] in replay.WEIGHTED:
+                    for index in graph.operators[position].inputs[1:]:
+                        values = tuned.constant(int(index)) if index >= 0 else None
+                        if values is not None:
+                            graph.set_constant(int(index), values)
         return graph.content()
 
 
@@ -506,6 +537,28 @@ class _Tried:
                 found[share] = self._scores.divergence(self._mixer.draft(mix), self.images)
             share = max(share for share in found if found[share] <= min(found.values()) + ALIKE)
             self._mixer.looseness[unit], least[unit] = share, found[share]
+            progress.tick()
+        return least
+
+    def choose_tuned(
+        self, tuned: tuple[FloatModel, Ranges], inner: Mapping[Unit, float], judges: int, progress: Progress
+    ) -> dict[Unit, float]:
+        """Take tuned weights for each block that they bring closer; return the divergences of these.
+
+        Each is tried by itself in the float network, at the level "inner", on the `judges` that nothing was learned
+        from.
+        """
+        least = {}
+        progress.stage("try the tuned weights of each block", len(inner))
+        for unit in inner:
+            mix: Mix = {**self._float, unit: "inner"}
+            before = self._scores.divergence(self._mixer.draft(mix), judges)
+            self._mixer.tuned[unit] = tuned
+            draft = self._mixer.draft(mix)
+            if self._scores.divergence(draft, judges) < before:
+                least[unit] = self._scores.divergence(draft, self.images)
+            else:
+                del self._mixer.tuned[unit]
             progress.tick()
         return least
 

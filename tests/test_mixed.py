@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeeff.converters import inspect, recover
+from edgeeff.converters import inspect, recover, replay
 from edgeeff.converters import mixed as module
 from edgeeff.converters.float_model import FloatModel, finish
 from edgeeff.converters.graph import Graph
@@ -317,29 +317,81 @@ def test_scores_move_less_the_less_is_static() -> None:
     assert moved("float", names) < moved("whole", names[1:2]) < moved("whole", names)
 
 
-def test_static_blocks_get_the_tuned_weights_and_others_keep_theirs() -> None:
-    tuned = Graph(model().content)
-    for operator in tuned.operators:
-        if tuned.kind(operator) == "CONV_2D":
-            values = tuned.constant(int(operator.inputs[1]))
+def doubled() -> FloatModel:
+    """The model with twice the weights."""
+    graph = Graph(model().content)
+    for operator in graph.operators:
+        if graph.kind(operator) == "CONV_2D":
+            values = graph.constant(int(operator.inputs[1]))
             assert values is not None
-            tuned.set_constant(int(operator.inputs[1]), 2 * values)
+            graph.set_constant(int(operator.inputs[1]), 2 * values)
+    return replace(model(), content=graph.content())
+
+
+def test_static_blocks_get_the_tuned_weights_and_others_keep_theirs() -> None:
     extremes = collect_ranges(model(), PHOTOS)
-    with_tuned = Mixer(model(), extremes, extremes, tuned=replace(model(), content=tuned.content()))
+    wide = {name: (4 * low, 4 * high) for name, (low, high) in extremes.items()}
+    with_tuned = Mixer(model(), extremes, extremes)
     unit = with_tuned.units[1]
+    with_tuned.tuned[unit] = (doubled(), wide)
     both = [Graph(one.content({unit: "inner"})) for one in (mixer(), with_tuned)]
-    ratio = {}
-    for plain, doubled in zip(*(graph.operators for graph in both), strict=True):
-        if both[0].kind(plain) == "CONV_2D":
+    weights, results = {}, {}
+    for plain, changed in zip(*(graph.operators for graph in both), strict=True):
+        if both[0].kind(plain) == "CONV_2D" and both[0].dtype(int(plain.inputs[1])) == "int8":
+            name = both[0].name(int(plain.outputs[0])).split(";")[0]
             one, other = (
-                graph.tensor(int(operator.inputs[1])) for graph, operator in zip(both, (plain, doubled), strict=True)
+                [graph.tensor(int(index)) for index in (operator.inputs[1], operator.outputs[0])]
+                for graph, operator in zip(both, (plain, changed), strict=True)
             )
-            quantized = both[0].dtype(int(plain.inputs[1])) == "int8"
-            ratio[both[0].name(int(plain.outputs[0])).split(";")[0]] = (
-                other.quantization.scale[0] / one.quantization.scale[0] if quantized else None
-            )
-    assert ratio["block2/expand"] == pytest.approx(2)
-    assert ratio["block1/expand"] is None
+            weights[name] = other[0].quantization.scale[0] / one[0].quantization.scale[0]
+            results[name] = other[1].quantization.scale[0] / one[1].quantization.scale[0]
+    assert weights["block2/expand"] == pytest.approx(2)
+    assert results["block2/expand"] == pytest.approx(4)
+    assert not any(name.startswith("block1") for name in weights)
+
+
+PLAN = recover.PLANS["standard"]
+
+
+def test_weights_are_tuned_block_by_block_and_kept_where_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first block's are spoilt, the others' get ranges that are not too narrow."""
+    asked: dict[str, Any] = {}
+    extremes = collect_ranges(model(), PHOTOS)
+    first = mixer().units[0]
+
+    def tune(of: FloatModel, ranges: Ranges, images: Images, plan: object, **options: Any) -> list[Any]:
+        asked.update(options, images=len(images))
+        graph = Graph(of.content)
+        for operator in graph.operators[first.first : first.end]:
+            if graph.kind(operator) == "CONV_2D":
+                values = graph.constant(int(operator.inputs[1]))
+                assert values is not None
+                graph.set_constant(int(operator.inputs[1]), -values)
+        return [("blocks tuned", replace(of, content=graph.content()), extremes)]
+
+    monkeypatch.setattr(recover, "tune", tune)
+    found = explore(model(), PHOTOS, timer=MadeUp(), plan=PLAN)
+    assert asked["exact"] is True
+    assert asked["images"] == 18
+    _, report = found.settle(Goal(max_latency=1.0))
+    assert first.name not in report.tuned
+    assert "block2" in report.tuned
+    plain = {(trial.block, trial.level): trial.divergence for trial in exploration().trials}
+    inner = [trial for trial in found.trials if trial.level == "inner"]
+    assert {trial.block for trial in inner if trial.divergence < plain[trial.block, "inner"]} == set(report.tuned)
+
+
+def test_a_network_that_cannot_be_tuned_is_mixed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> list[Any]:
+        raise ModelError("the process ended with status 1")
+
+    monkeypatch.setattr(recover, "tune", fail)
+    found = explore(model(), PHOTOS, timer=MadeUp(), plan=PLAN)
+    assert found.warnings == ("the weights were not tuned: the process ended with status 1",)
+    assert found.points == exploration().points
+    monkeypatch.setattr(replay, "SUPPORTED", replay.SUPPORTED - {"MEAN"})
+    (warning,) = explore(model(), PHOTOS, timer=MadeUp(), plan=PLAN).warnings
+    assert warning == "the weights were not tuned: MEAN cannot be replayed"
 
 
 def test_neighbours_go_together_in_deep_networks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,9 @@ class Mixed:
     points: tuple[MixedPoint, ...]
     """From the closest to float to the fastest; each is better than all others in one of the two."""
     trials: tuple[MixedTrial, ...]
+    tuned: tuple[str, ...] = ()
+    """Blocks whose weights were tuned for static int8, each by itself."""
+    warnings: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> MixedPoint:

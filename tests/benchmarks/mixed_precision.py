@@ -2,6 +2,7 @@
 
     python tests/benchmarks/mixed_precision.py [--model FILE] [--calibration DIR] [--evaluation DIR] [--images 128]
                                                [--min-agreement 94 98] [--max-latency 0.6] [--seed 0] [--threads 1]
+                                               [--effort standard]
 
 Without options the hard case of the folder that EDGEEFF_SHARED names, or of the one beside the project, which is
 EfficientNet-B0, whose swish int8 does not survive. "expected" is the agreement with float that is estimated from
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 from edgeeff.calibration import images
 from edgeeff.calibration.images import Crop, ImageFile
-from edgeeff.converters import float_model, mixed
+from edgeeff.converters import float_model, mixed, recover
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.runtime import Session
 from edgeeff.converters.timing import Here
@@ -61,6 +62,7 @@ def main() -> int:
     parser.add_argument("--min-agreement", type=float, nargs="*", default=[94.0, 98.0], metavar="PERCENT")
     parser.add_argument("--max-latency", type=float, nargs="*", default=[0.6], metavar="RATIO")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--effort", choices=list(recover.PLANS), default="standard")
     parser.add_argument("--crop", choices=["center", "none"], default="none")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -79,7 +81,8 @@ def main() -> int:
     )
     start = time.perf_counter()
     with Bars() as bars:
-        found = mixed.explore(model, learned, seed=options.seed, threads=options.threads, progress=bars)
+        plan = recover.PLANS[options.effort]
+        found = mixed.explore(model, learned, seed=options.seed, threads=options.threads, plan=plan, progress=bars)
     seconds = time.perf_counter() - start
     expected = best(model.content)
     timer = Here(model.content, learned[0], options.threads)
