@@ -52,7 +52,7 @@ KEPT_APART = 0.25
 MOST_JUDGES = 128
 MOST_PUPILS, LEAST_PUPILS, MOST_PUPILS_BYTES = 512, 32, 300e6
 """Images that weights are tuned on, and what they may take in memory."""
-MOST_PUPILS_WORK, MOST_VIEWS_WORK = 1.5e12, 2.5e12
+MOST_PUPILS_WORK, MOST_VIEWS_WORK = 1.5e12, 3.5e12
 """What computing the whole network once for all of them may take in TensorFlow, and for all their views in LiteRT, in
 the units of `replay.work`."""
 UNIT_OPERATORS = ("LOGISTIC", "SOFTMAX")
@@ -85,7 +85,7 @@ class Plan:
 PLANS: Mapping[Effort, Plan | None] = {
     "quick": None,
     "standard": Plan(work=2.5e12, most_steps=500, views=1500, finish_steps=300, finish_share=1 / 16),
-    "thorough": Plan(work=1e13, most_steps=2000, views=3000, finish_steps=1500, finish_share=1 / 16),
+    "thorough": Plan(work=8e12, most_steps=1500, views=2500, finish_steps=800, finish_share=1 / 16),
 }
 
 
