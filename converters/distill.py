@@ -177,7 +177,8 @@ def _make(
     with tempfile.TemporaryDirectory(prefix="edgeeff-") as name:
         folder = Path(name)
         (folder / "float.tflite").write_bytes(model.content)
-        np.savez(folder / "expected.npz", **{str(index): entry for index, entry in expected.items()})
+        arrays: dict[str, Any] = {str(index): entry for index, entry in expected.items()}
+        np.savez(folder / "expected.npz", **arrays)
         np.save(folder / "starts.npy", np.stack(starts))
         request = Request(
             folder=name,
@@ -270,7 +271,7 @@ class Network(replay.Tuning):
         self._expected, self._distances = expected, list[Any]()
         self._first = next(position for position, name in enumerate(names) if name not in request.fixed)
         self._end = names.index(request.logits) + 1
-        self._black, self._unit = np.float32(request.mean), np.float32(request.std)
+        self._black, self._unit = np.array(request.mean, np.float32), np.array(request.std, np.float32)
 
     def look(self, pixels: Any) -> tuple[Any, Any]:
         """Return the logits of images of any size, 0..255, and the mean divergence of the channels.
@@ -359,7 +360,8 @@ class Painter:
             self._waves.assign_sub(rate * self._momentum / (size + EPSILON))
             return channels, classes
 
-        return step
+        compiled: Callable[..., Any] = step
+        return compiled
 
 
 def _strength(height: int, width: int) -> npt.NDArray[np.float32]:

@@ -156,7 +156,7 @@ def _in_float32(model: Any, beside: Path) -> Any:
     return twin
 
 
-def _statistics(model: Any) -> dict[str, npt.NDArray[np.float32]]:
+def _statistics(model: Any) -> dict[str, Any]:
     """Return `Traced.statistics`, with an entry for each bias that the convolution before may have had, mostly none.
 
     Which convolution that is, is not asked: of these entries those are true whose biases the .tflite has.
@@ -165,7 +165,7 @@ def _statistics(model: Any) -> dict[str, npt.NDArray[np.float32]]:
 
     layers = list(_layers(model))
     biases = [np.asarray(layer.bias) for layer in layers if getattr(layer, "use_bias", False)]
-    found: dict[str, npt.NDArray[np.float32]] = {}
+    found: dict[str, Any] = {}
     for layer in layers:
         if not isinstance(layer, keras.layers.BatchNormalization):
             continue

@@ -19,7 +19,7 @@ from edgeeff import results
 from edgeeff.calibration import images, synthetic
 from edgeeff.calibration.ranges import RULES
 from edgeeff.converters import convert as module
-from edgeeff.converters import float_model, metadata, mixed, quantize, timing, verify
+from edgeeff.converters import distill, float_model, metadata, mixed, quantize, recover, timing, verify
 from edgeeff.converters.convert import Calibration, Interface, Source, convert, default_output
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
@@ -492,15 +492,15 @@ def test_images_that_the_network_asks_for_come_first(
 
     def recovered(model: FloatModel, images: list[Image], effort: str, *rest: Any, **options: Any) -> Any:
         given.update(images=images, effort=effort, **options)
-        return recover(model, images, "quick", *rest, **options)
+        return original(model, images, "quick", *rest, **options)
 
     def distilled(model: FloatModel, count: int, seed: int, *_: Any) -> tuple[list[Image], str]:
         return tiny.images(made, seed=3), "" if made == count else "more take too long"
 
-    recover = module.recover.recover
+    original = recover.recover
     monkeypatch.setattr(module, "PLAIN_ENOUGH", -1.0)
-    monkeypatch.setattr(module.recover, "recover", recovered)
-    monkeypatch.setattr(module.distill, "images", distilled)
+    monkeypatch.setattr(recover, "recover", recovered)
+    monkeypatch.setattr(distill, "images", distilled)
     _, record = converted(model, calibration=Calibration(samples=40, effort="thorough", seed=2))
     assert (record.calibration.count, record.calibration.distilled) == (count, made)
     assert f"{made} from batch-normalization statistics" in record.calibration.note

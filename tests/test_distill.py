@@ -115,7 +115,8 @@ def answer(model: FloatModel, starts: Array, tmp_path_factory: pytest.TempPathFa
     expected = expectations(Graph(model.content), model.statistics)
     (folder / "float.tflite").write_bytes(model.content)
     (folder / "request.json").write_text(json.dumps(asdict(request)))
-    np.savez(folder / "expected.npz", **{str(index): entry for index, entry in expected.items()})
+    arrays: dict[str, Any] = {str(index): entry for index, entry in expected.items()}
+    np.savez(folder / "expected.npz", **arrays)
     np.save(folder / "starts.npy", starts)
     process = subprocess.run(
         [sys.executable, "-c", QUESTIONS, str(folder)],
