@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgeeff
-from edgeeff.converters import float_model, quantize, recover, replay, teach
+from edgeeff.converters import float_model, quantize, recover, replay, teach, verify
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.quantize import IoType, Ranges
@@ -299,16 +299,17 @@ def _taught(model: FloatModel, ranges: Ranges, path: Path) -> tuple[FloatModel, 
 
 
 def _correlation(tuned: tuple[FloatModel, Ranges], folder: Path) -> float:
-    """Compare the file with what was simulated, on the images kept apart."""
+    """Compare the file's logits with those that were simulated, on the images kept apart."""
     content = quantize.quantize(tuned[0], INT8, tuned[1], input_type="uint8", output_type="float32")
-    session = Session(content)
+    graph = Graph(content)
+    last = graph.producer(graph.outputs[0])
+    if last is not None and graph.kind(last) == "SOFTMAX":
+        graph.set_output(int(last.inputs[0]))
+        graph.remove(last)
+    session = Session(graph.content())
     found = np.stack([session.run(image) for image in np.load(folder / "judged.npy", mmap_mode="r")])
     with np.load(folder / teach.RESULT) as arrays:
-        simulated = arrays["logits"].astype(np.float64)
-    if tuned[0].head == "softmax":
-        simulated = np.exp(simulated - simulated.max(axis=1, keepdims=True))
-        simulated /= simulated.sum(axis=1, keepdims=True)
-    return float(np.corrcoef(found.ravel(), simulated.ravel())[0, 1])
+        return verify.compare(arrays["logits"], found).correlation
 
 
 def _compressed(graph: Graph, content: bytes, outputs: Sequence[int]) -> tuple[float, int, int]:

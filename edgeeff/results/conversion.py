@@ -76,7 +76,7 @@ class Finetuning:
     """Of the simulated network on the images kept apart, 0 to 1, where there were labels."""
     accuracy_after: float | None
     simulation_correlation: float
-    """Pearson correlation of the file's scores with those of the network as it was simulated, on images kept apart."""
+    """Pearson correlation of the file's logits with those of the network as it was simulated, on images kept apart."""
     resumed_at: int | None
     """The step that an interrupted run was gone on from."""
     pruned_share: float | None
