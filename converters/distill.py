@@ -249,25 +249,12 @@ def run(request: Request, send: Send) -> dict[str, Any]:
     return {"tensorflow": str(tf.__version__)}
 
 
-class Network(replay.Tuning):
+class Network(replay.Replay):
     """The float network, replayed, that tells how far its channels are from what they are expected to be."""
 
     def __init__(self, tf: Any, graph: Graph, expected: Mapping[int, Array], request: Request) -> None:
         names = [graph.name(int(operator.outputs[0])) for operator in graph.operators]
-        # Nothing is quantized or learned here: what that needs is left empty.
-        nothing = replay.Request(
-            folder=request.folder,
-            logits=request.logits,
-            fixed=request.fixed,
-            work=0.0,
-            most_steps=0,
-            finish_steps=0,
-            finish_side=0,
-            batch=request.batch,
-            threads=request.threads,
-            seed=request.seed,
-        )
-        super().__init__(tf, graph, dict.fromkeys(names, (0.0, 1.0)), nothing)
+        super().__init__(tf, graph)
         self._expected, self._distances = expected, list[Any]()
         self._first = next(position for position, name in enumerate(names) if name not in request.fixed)
         self._end = names.index(request.logits) + 1
@@ -280,7 +267,7 @@ class Network(replay.Tuning):
         """
         self._distances.clear()
         values = {self._input(self._first): (pixels - self._black) / self._unit}
-        logits = self._replay(self._first, self._end, values, quantized=False)[self._nodes[self._end - 1].output]
+        logits = self._replay(self._first, self._end, values)[self._nodes[self._end - 1].output]
         return logits, self._tf.add_n(self._distances) / len(self._distances)
 
     def _operate(self, node: replay.Node, arguments: list[Any]) -> Any:

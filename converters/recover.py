@@ -3,8 +3,8 @@
 No recipe is best for every network, so several are tried, each is quantized for real, and the file whose scores come
 closest to the float file's on images kept apart is the one that is handed over; the report says what each gave. The
 cheap ones come first: rules for the ranges (`choose_ranges`). As the effort allows, weights, biases and ranges are then
-tuned by replaying the network in TensorFlow (`replay`, in a process of its own). What cannot be done for a network is
-said in warnings, not in errors: there always is a file.
+tuned by replaying the network in TensorFlow (`reconstruct`, in a process of its own). What cannot be done for a network
+is said in warnings, not in errors: there always is a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from edgeeff.calibration import ranges as rules
 from edgeeff.calibration.ranges import After, Histogram, Rule
 from edgeeff.calibration.synthetic import widen
-from edgeeff.converters import float_model, quantize, replay
+from edgeeff.converters import float_model, quantize, reconstruct, replay
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.quantize import IoType, Ranges
@@ -67,13 +67,14 @@ ALIKE = 0.9
 """Agreement that goes with it."""
 
 CHILD = (
-    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edgeeff.converters.replay import main; sys.exit(main())"
+    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); "
+    "from edgeeff.converters.reconstruct import main; sys.exit(main())"
 )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long an effort learns; see `replay.Request`."""
+    """How long an effort learns; see `reconstruct.Request`."""
 
     work: float
     most_steps: int
@@ -373,7 +374,7 @@ def tune(
         (folder / "float.tflite").write_bytes(model.content)
         (folder / "ranges.json").write_text(json.dumps(ranges), encoding="utf-8")
         np.save(folder / "images.npy", np.stack(list(used)))
-        request = replay.Request(
+        request = reconstruct.Request(
             folder=name,
             logits=model.logits,
             fixed=(*quantize.known_ranges(model), model.logits),
@@ -387,8 +388,8 @@ def tune(
             views=_views(graph, len(used), plan.views),
             exact=exact,
         )
-        float_model.converse(CHILD, replay.encode(request), lambda answer: _show(answer, progress))
-        for checkpoint in replay.CHECKPOINTS:
+        float_model.converse(CHILD, reconstruct.encode(request), lambda answer: _show(answer, progress))
+        for checkpoint in reconstruct.CHECKPOINTS:
             path = folder / f"{checkpoint}.npz"
             if path.exists():
                 found.append((f"{checkpoint} tuned", *_tuned(model, ranges, path)))

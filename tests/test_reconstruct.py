@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeeff.converters import float_model, quantize, replay
+from edgeeff.converters import float_model, quantize, reconstruct
 from edgeeff.converters.float_model import FloatModel, finish
 from edgeeff.converters.graph import Graph
+from edgeeff.converters.reconstruct import Request
 from edgeeff.converters.recover import CHILD, Judge, choose_ranges
-from edgeeff.converters.replay import Request, cuts, obstacles, roots
+from edgeeff.converters.replay import cuts, obstacles, roots
 from edgeeff.converters.schemes import SCHEMES
 from edgeeff.errors import ModelError
 from tests import tiny
@@ -28,7 +29,7 @@ QUESTIONS = """
 import json, sys
 import numpy as np
 from pathlib import Path
-from edgeeff.converters import replay
+from edgeeff.converters import reconstruct
 from edgeeff.converters.graph import Graph
 
 folder = Path(sys.argv[1])
@@ -36,16 +37,16 @@ sent, sent_apart = [], []
 
 def tune(**changes):
     fields = json.loads((folder / "request.json").read_text())
-    replay.run(replay._decode(json.dumps(fields | changes)), sent.append)
-    return {name: dict(np.load(folder / f"{name}.npz")) for name in replay.CHECKPOINTS}
+    reconstruct.run(reconstruct._decode(json.dumps(fields | changes)), sent.append)
+    return {name: dict(np.load(folder / f"{name}.npz")) for name in reconstruct.CHECKPOINTS}
 
 first = tune()
 repeat = sys.argv[2:] and (tune(), tune(seed=1))
 import tensorflow as tf
 
-request = replay._decode((folder / "request.json").read_text())
+request = reconstruct._decode((folder / "request.json").read_text())
 ranges = json.loads((folder / "ranges.json").read_text())
-tuning = replay.Tuning(tf, Graph((folder / "float.tflite").read_bytes()), ranges, request)
+tuning = reconstruct.Tuning(tf, Graph((folder / "float.tflite").read_bytes()), ranges, request)
 end, entry, images = len(tuning._nodes), tuning._graph.inputs[0], np.load(folder / "images.npy")
 compute = {q: tuning._function(0, end, entry, tuning._nodes[-1].output, quantized=q)(images) for q in (False, True)}
 counts = tuning._importance(images[:8], sent_apart.append)
@@ -56,11 +57,11 @@ def second(quantized):
 parts = {quantized: second(quantized) for quantized in (False, True)}
 alone = []
 fields = json.loads((folder / "request.json").read_text()) | {"exact": True, "finish_steps": 0}
-replay.run(replay._decode(json.dumps(fields)), alone.append)
+reconstruct.run(reconstruct._decode(json.dumps(fields)), alone.append)
 x, low, high = tf.constant([[-9.0, -1.0, 0.3, 5.0]]), tf.Variable(-2.0), tf.Variable(3.0)
 with tf.GradientTape() as tape:
     tape.watch(x)
-    y = replay._fake_quantized(tf, x, low, high)
+    y = reconstruct._fake_quantized(tf, x, low, high)
     total = tf.reduce_sum(y)
 gradients = [value.numpy().tolist() for value in tape.gradient(total, [x, low, high])]
 same = lambda a, b: all(np.array_equal(a[n][k], b[n][k]) for n in a for k in a[n])
@@ -107,7 +108,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ranges, *_ = choose_ranges(of, PHOTOS, Judge(of, PHOTOS, PHOTOS))
     (path / "float.tflite").write_bytes(of.content)
     (path / "ranges.json").write_text(json.dumps(ranges))
-    (path / "request.json").write_text(replay.encode(request(path, of)))
+    (path / "request.json").write_text(reconstruct.encode(request(path, of)))
     np.save(path / "images.npy", np.stack(PHOTOS))
     return path
 
@@ -168,12 +169,12 @@ def test_weights_that_are_computed_cannot_be_tuned() -> None:
 
 def test_a_request_arrives_as_it_was_sent(tmp_path: Path) -> None:
     sent = request(tmp_path, model())
-    assert replay._decode(replay.encode(sent)) == sent
+    assert reconstruct._decode(reconstruct.encode(sent)) == sent
 
 
 def test_the_process_says_why_it_died(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="status 1: FileNotFoundError"):
-        float_model.converse(CHILD, replay.encode(request(tmp_path, model())), lambda _: None)
+        float_model.converse(CHILD, reconstruct.encode(request(tmp_path, model())), lambda _: None)
 
 
 # --- What TensorFlow computes -----------------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ def test_channels_count_as_the_scores_depend_on_them(answers: dict[str, Any]) ->
     assert answers["ends"] == ["block1/project", "sum"]
     for counts in answers["counts"]:
         assert np.mean(counts) == pytest.approx(1.0)
-        assert min(counts) >= replay.LEAST_WEIGHT
+        assert min(counts) >= reconstruct.LEAST_WEIGHT
         assert max(counts) > 1.1
 
 
