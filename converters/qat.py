@@ -45,7 +45,8 @@ LEAST_PRUNING = 10
 """Steps."""
 CHECKS = 16
 """How often the images kept apart are asked, and the state is kept."""
-PATIENCE = 6
+PATIENCE = 10
+"""Checks; in the middle of a run, where the rates are large, states are worse than what comes of them."""
 DAY_S = 86400.0
 PACKAGES = {"tf_keras": "tf-keras", "tensorflow_model_optimization": "tensorflow-model-optimization"}
 CHILD = (
