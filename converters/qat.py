@@ -13,7 +13,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ def finetune(
             f"what was learned so far is in {folder}: the same command goes on from there"
         ) from None
     progress.stage("quantize what was learned")
-    tuned = _taught(model, ranges, folder / teach.RESULT)
+    tuned = recover.tuned(model, ranges, folder / teach.RESULT)
     before, after = judge.attempt(START, model, ranges), judge.attempt(TUNED, *tuned)
     # Labels and smaller files are wishes of their own; without them only what is closer to float is better.
     better = after.fidelity.divergence < before.fidelity.divergence
@@ -282,21 +282,6 @@ def _show(said: Mapping[str, Any], progress: Progress) -> None:
         progress.stage(str(said["stage"]), int(said.get("total", 0)))
     elif "step" in said:
         progress.tick()
-
-
-def _taught(model: FloatModel, ranges: Ranges, path: Path) -> tuple[FloatModel, Ranges]:
-    """Put what was learned into the float model and its ranges."""
-    graph, changed = Graph(model.content), dict(ranges)
-    root = replay.roots(graph)
-    with np.load(path) as arrays:
-        for key, values in arrays.items():
-            kind, _, number = key.partition("/")
-            if kind == "weights":
-                graph.set_constant(int(number), values)
-            elif kind == "range":
-                low, high = (float(value) for value in values)
-                changed |= {graph.name(index): (low, high) for index, source in root.items() if source == int(number)}
-    return replace(model, content=graph.content()), changed
 
 
 def _correlation(tuned: tuple[FloatModel, Ranges], folder: Path) -> float:

@@ -32,7 +32,7 @@ import numpy.typing as npt
 from edgeeff.calibration.views import Views
 from edgeeff.converters import quantize
 from edgeeff.converters.graph import Graph
-from edgeeff.converters.replay import TIED, WEIGHTED, Node, Replay, cuts, roots, work
+from edgeeff.converters.replay import TIED, WEIGHTED, Node, Replay, cuts, fake_quantized, roots, work
 from edgeeff.converters.runtime import Session
 from edgeeff.converters.trace import Send, serve
 
@@ -63,8 +63,6 @@ STEPS_SHOWN = 20
 HALF_MAX = 60_000.0
 COMPARED = 40
 """Images that show whether a block was tuned to the better."""
-SAMPLED = 2
-"""Images of a batch from which the gradient of the rounding error is estimated: it takes a pass over all values."""
 
 
 @dataclass(frozen=True)
@@ -401,7 +399,7 @@ class Tuning(Replay):
         if index not in self._ranges:
             return y
         low, high = self._bounds(index)
-        return _fake_quantized(self._tf, y, low, high)
+        return fake_quantized(self._tf, y, low, high)
 
     def _bounds(self, index: int) -> tuple[Any, Any]:
         tf, (low, high) = self._tf, self._ranges[index]
@@ -483,26 +481,6 @@ def _stacked(maps: Iterable[Array]) -> Array:
 def _rounded(tf: Any, x: Any) -> Any:
     """Round; the gradient passes straight through."""
     return x + tf.stop_gradient(tf.round(x) - x)
-
-
-def _fake_quantized(tf: Any, x: Any, low: Any, high: Any) -> Any:
-    """Round to 8 bits; the gradients of the bounds see what is clipped and, in a sample, what is rounded."""
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def quantize(x: Any, low: Any, high: Any) -> Any:
-        y = tf.quantization.fake_quant_with_min_max_vars(x, low, high)
-
-        def gradient(upstream: Any) -> Any:
-            dx, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(upstream, x, low, high)
-            sampled = tf.reduce_sum(dx[:SAMPLED] * (y[:SAMPLED] - x[:SAMPLED]))
-            count = tf.shape(x)[0]
-            share = tf.cast(count, tf.float32) / tf.cast(tf.minimum(count, SAMPLED), tf.float32)
-            rounding = sampled * share / (high - low)
-            return dx, below - rounding, above + rounding
-
-        return y, gradient
-
-    return quantize(x, low, high)
 
 
 def main() -> int:

@@ -177,13 +177,13 @@ def recover(
         )
     elif plan is not None:
         try:
-            for name, tuned, tuned_ranges in tune(
+            for name, changed, its_ranges in tune(
                 model, ranges, learning, plan, seed=seed, threads=threads, progress=progress
             ):
-                attempt = judge.attempt(name, tuned, tuned_ranges)
+                attempt = judge.attempt(name, changed, its_ranges)
                 attempts = (*attempts, attempt)
                 if attempt.fidelity.divergence < best.fidelity.divergence:
-                    best, chosen = attempt, (tuned, tuned_ranges)
+                    best, chosen = attempt, (changed, its_ranges)
         except ModelError as error:
             warnings.append(f"the weights were not tuned, only the ranges were chosen: {error}")
     content = quantize.quantize(chosen[0], INT8, chosen[1], input_type=input_type, output_type=output_type)
@@ -392,7 +392,7 @@ def tune(
         for checkpoint in reconstruct.CHECKPOINTS:
             path = folder / f"{checkpoint}.npz"
             if path.exists():
-                found.append((f"{checkpoint} tuned", *_tuned(model, ranges, path)))
+                found.append((f"{checkpoint} tuned", *tuned(model, ranges, path)))
     return found
 
 
@@ -403,7 +403,7 @@ def _show(answer: Mapping[str, Any], progress: Progress) -> None:
         progress.tick()
 
 
-def _tuned(model: FloatModel, ranges: Ranges, path: Path) -> tuple[FloatModel, Ranges]:
+def tuned(model: FloatModel, ranges: Ranges, path: Path) -> tuple[FloatModel, Ranges]:
     """Put what a checkpoint holds into the float model and its ranges."""
     graph, changed = Graph(model.content), dict(ranges)
     root = replay.roots(graph)
@@ -412,9 +412,9 @@ def _tuned(model: FloatModel, ranges: Ranges, path: Path) -> tuple[FloatModel, R
             kind, _, number = key.partition("/")
             if kind == "weights":
                 graph.set_constant(int(number), values)
-                continue
-            low, high = (float(value) for value in values)
-            changed |= {graph.name(index): (low, high) for index, source in root.items() if source == int(number)}
+            elif kind == "range":
+                low, high = (float(value) for value in values)
+                changed |= {graph.name(index): (low, high) for index, source in root.items() if source == int(number)}
     return replace(model, content=graph.content()), changed
 
 

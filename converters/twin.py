@@ -30,8 +30,6 @@ sparsity: Any = tfmot.sparsity.keras
 clustering: Any = tfmot.clustering.keras
 
 WEIGHT_LEVELS, LEVELS = 127, 255
-SAMPLED = 2
-"""Images of a batch from which a range's gradient of the rounding error is estimated: it takes a pass over the map."""
 FIXED_CENTROIDS = (-WEIGHT_LEVELS, 0, WEIGHT_LEVELS)
 """Of every codebook: a channel's largest weight stays what its step is told by, and pruned weights stay zero."""
 LLOYD_STEPS = 30
@@ -98,7 +96,7 @@ class Ranged(quantization.quantizers.Quantizer):  # type: ignore[misc]
 
     def __call__(self, inputs: Any, training: Any, weights: Mapping[str, Any], **kwargs: Any) -> Any:
         """Return values on the grid."""
-        return _fake_quantized(inputs, *self._bounds(weights["ratios"]))
+        return replay.fake_quantized(tf, inputs, *self._bounds(weights["ratios"]))
 
     def bounds(self) -> tuple[float, float]:
         """The range as learned so far."""
@@ -419,23 +417,3 @@ def _codebook(kernel: Array, clusters: int) -> Array:
         centroids = means[~np.isin(book, FIXED_CENTROIDS)]
     book = np.sort(np.concatenate([centroids, FIXED_CENTROIDS]))
     return book.astype(np.float32)
-
-
-def _fake_quantized(x: Any, low: Any, high: Any) -> Any:
-    """Round to 8 bits; the ends' gradients see what is clipped and, in a sample, what is rounded (arXiv:1902.08153)."""
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def quantize(x: Any, low: Any, high: Any) -> Any:
-        y = tf.quantization.fake_quant_with_min_max_vars(x, low, high)
-
-        def gradient(upstream: Any) -> Any:
-            dx, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(upstream, x, low, high)
-            sampled = tf.reduce_sum(dx[:SAMPLED] * (y[:SAMPLED] - x[:SAMPLED]))
-            count = tf.shape(x)[0]
-            share = tf.cast(count, tf.float32) / tf.cast(tf.minimum(count, SAMPLED), tf.float32)
-            rounding = sampled * share / (high - low)
-            return dx, below - rounding, above + rounding
-
-        return y, gradient
-
-    return quantize(x, low, high)

@@ -165,7 +165,7 @@ def test_pruned_and_clustered_weights_are_so_in_the_file(done: Done) -> None:
     small = done.folder.with_name("small")
     said = json.loads((small / teach.HISTORY).read_bytes())
     start = {name: (low, high) for name, (low, high) in json.loads((small / "ranges.json").read_bytes()).items()}
-    tuned, ranges = qat._taught(done.model, start, small / teach.RESULT)
+    tuned, ranges = recover.tuned(done.model, start, small / teach.RESULT)
     content = quantize.quantize(tuned, recover.INT8, ranges, input_type="uint8", output_type="float32")
     zeros, different, layers = qat._compressed(Graph(done.model.content), content, said["compressed"])
     # Of two blocks the expansion and the projection, and the head's convolution: none of squeeze-excite, no depthwise.

@@ -29,7 +29,7 @@ QUESTIONS = """
 import json, sys
 import numpy as np
 from pathlib import Path
-from edgeeff.converters import reconstruct
+from edgeeff.converters import reconstruct, replay
 from edgeeff.converters.graph import Graph
 
 folder = Path(sys.argv[1])
@@ -61,7 +61,7 @@ reconstruct.run(reconstruct._decode(json.dumps(fields)), alone.append)
 x, low, high = tf.constant([[-9.0, -1.0, 0.3, 5.0]]), tf.Variable(-2.0), tf.Variable(3.0)
 with tf.GradientTape() as tape:
     tape.watch(x)
-    y = reconstruct._fake_quantized(tf, x, low, high)
+    y = replay.fake_quantized(tf, x, low, high)
     total = tf.reduce_sum(y)
 gradients = [value.numpy().tolist() for value in tape.gradient(total, [x, low, high])]
 same = lambda a, b: all(np.array_equal(a[n][k], b[n][k]) for n in a for k in a[n])
