@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgeeff.converters import metadata
+from edgeeff.converters.edgetpu import compiled
 from edgeeff.errors import MissingExtraError, ModelError
-from edgeeff.results import ModelFile, Record, Runtime, TensorContract, this_device
+from edgeeff.results import CompiledFile, ModelFile, Record, Runtime, TensorContract, this_device
 
 LOAD_LIMIT_S = 120.0
 """How long LiteRT may take to load a file; B7 in float takes a few seconds on a desk and about ten on a small board."""
@@ -140,8 +141,8 @@ class Inspection(Record):
     """What is in a .tflite file. Operators and tensors are those of its first subgraph, in its own order."""
 
     schema: ClassVar[str] = "edgeeff/inspection"
-    schema_version: ClassVar[int] = 2
-    """2 came with `blocks`."""
+    schema_version: ClassVar[int] = 3
+    """2 came with `blocks`, 3 with `edge_tpu`."""
 
     model: ModelFile
     inputs: tuple[TensorContract, ...]
@@ -158,6 +159,8 @@ class Inspection(Record):
     delegation: Delegation | None
     """None when LiteRT cannot run the file; `runtime_error` says why."""
     runtime_error: str | None
+    edge_tpu: CompiledFile | None
+    """What a file that was compiled for the Edge TPU says of itself; None for others."""
     metadata: metadata.Metadata | None
     signatures: tuple[Signature, ...]
     subgraphs: int
@@ -193,6 +196,7 @@ def inspect(path: Path) -> Inspection:
     try:
         graph = parse(data)
         written = metadata.read(data)
+        edge_tpu = compiled.read(data)
         answer = _ask_runtime(path)
     except ModelError as error:
         raise ModelError(f"cannot inspect {path}: {error}") from error
@@ -210,7 +214,8 @@ def inspect(path: Path) -> Inspection:
         parameter_bytes=graph.parameter_bytes,
         blocks=_blocks(graph),
         delegation=None if answer.error else _delegation(graph, answer.partitions),
-        runtime_error=_EDGE_TPU if "edgetpu-custom-op" in counts else answer.error,
+        runtime_error=_EDGE_TPU if compiled.NAME in counts else answer.error,
+        edge_tpu=edge_tpu if edge_tpu.operators else None,
         metadata=written,
         signatures=graph.signatures,
         subgraphs=graph.subgraphs,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from edgeeff.converters.edgetpu import view as edge_tpu
 from edgeeff.converters.inspect import Inspection, Operator
 from edgeeff.converters.metadata import InputContract, Metadata
 from edgeeff.results import TensorContract
@@ -47,6 +48,8 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, str]]:
     if len(set(inspection.blocks.values())) > 1:
         yield "Blocks", _blocks(inspection)
     yield "XNNPACK", _xnnpack(inspection)
+    if inspection.edge_tpu is not None:
+        yield from edge_tpu.facts(inspection.edge_tpu)
     if inspection.metadata is None:
         yield "Metadata", "none: other tools will find no labels and no normalisation in it"
     else:

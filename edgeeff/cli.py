@@ -12,6 +12,7 @@ import click
 
 from edgeeff import __version__
 from edgeeff.cli_calibrate import calibrate, diagnose
+from edgeeff.cli_compile import compile_command
 from edgeeff.cli_devices import devices
 from edgeeff.cli_evaluate import compare, evaluate
 from edgeeff.cli_pick import pick, predict
@@ -337,7 +338,8 @@ def convert(
 def inspect(file: Path, as_json: bool) -> None:
     """Show what is in FILE.tflite and what XNNPACK takes of it.
 
-    Operators, shapes, types, quantization, sizes in bytes, MACs, the input contract and the metadata.
+    Operators, shapes, types, quantization, sizes in bytes, MACs, the input contract and the metadata; of a file for the
+    Edge TPU, the runtime that it needs and where its parameters are kept.
 
     \b
     Example:
@@ -449,6 +451,7 @@ def _number(value: float | None) -> str:
 
 main.add_command(calibrate)
 main.add_command(compare)
+main.add_command(compile_command)
 main.add_command(devices)
 main.add_command(diagnose)
 main.add_command(evaluate)

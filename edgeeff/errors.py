@@ -18,7 +18,8 @@ EdgeeffError
 │   ├── TimeLimitError      a command took too long and was ended
 │   ├── NoCommandError      a command is not installed on the board
 │   └── StorageError        a file cannot be written or read there: full, read-only, forbidden, missing
-└── MissingExtraError    4  something optional is missing; the message names the install command
+├── MissingExtraError    4  something optional is missing; the message names the install command
+└── MissingProgramError  4  a program of others is missing; the message says how to get it
 
 A message says what was wrong, with the value, and what to do about it.
 """
@@ -131,3 +132,9 @@ class MissingExtraError(EdgeeffError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} is not installed; install it with: python -m pip install 'edgeeff[{extra}]'")
         self.extra = extra
+
+
+class MissingProgramError(EdgeeffError):
+    """A program of others that edgeeff calls and cannot bring along is missing; the message says how to get it."""
+
+    exit_code: ClassVar[int] = 4

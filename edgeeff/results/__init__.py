@@ -19,6 +19,7 @@ History of the schema versions:
   prediction  1  first
   audit       1  first
   diagnosis   1  first
+  compilation 1  first
 """
 
 from edgeeff.results.audit import (
@@ -28,6 +29,17 @@ from edgeeff.results.audit import (
     RangeAudit,
     SetSummary,
     TensorStability,
+)
+from edgeeff.results.compilation import (
+    CompilationRecord,
+    Compiled,
+    CompiledFile,
+    CompilerFailure,
+    CompilerLog,
+    CompilerSummary,
+    EdgeTpuExecutable,
+    EdgeTpuOperator,
+    OperatorStatus,
 )
 from edgeeff.results.conversion import (
     Agreement,
@@ -112,6 +124,12 @@ __all__ = [
     "ClassMetrics",
     "ClassResult",
     "Comparison",
+    "CompilationRecord",
+    "Compiled",
+    "CompiledFile",
+    "CompilerFailure",
+    "CompilerLog",
+    "CompilerSummary",
     "ConversionRecord",
     "CpuFrequency",
     "DataUse",
@@ -123,7 +141,9 @@ __all__ = [
     "Disk",
     "Divergence",
     "EdgeTpu",
+    "EdgeTpuExecutable",
     "EdgeTpuLibrary",
+    "EdgeTpuOperator",
     "EndToEnd",
     "EvaluationComparison",
     "EvaluationRecord",
@@ -150,6 +170,7 @@ __all__ = [
     "MixedTrial",
     "ModelFile",
     "OperatingSystem",
+    "OperatorStatus",
     "Outputs",
     "Paired",
     "PickCandidate",

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeeff.errors import RecordError
 from edgeeff.results.audit import AuditRecord
+from edgeeff.results.compilation import CompilationRecord
 from edgeeff.results.conversion import ConversionRecord
 from edgeeff.results.demo import DemoRecord
 from edgeeff.results.diagnosis import DiagnosisRecord
@@ -30,6 +31,7 @@ RECORDS: dict[str, type[Record]] = {
         PredictionRecord,
         AuditRecord,
         DiagnosisRecord,
+        CompilationRecord,
     )
 }
 

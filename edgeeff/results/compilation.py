@@ -1,0 +1,174 @@
+"""What the Edge TPU compiler said, and what the files that it made say of themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from edgeeff.results.record import ModelFile, Record
+
+ExecutableKind = Literal["stand-alone", "parameter-caching", "execution-only"]
+
+
+@dataclass(frozen=True)
+class EdgeTpuExecutable:
+    """One program for the Edge TPU: parameters of a "parameter-caching" one stay there, those of others are sent with
+    each inference."""
+
+    kind: ExecutableKind
+    chip: str
+    parameter_bytes: int
+    caching_token: str
+    """16 hexadecimal digits; files whose programs have the same were compiled together, and keep their parameters there
+    together."""
+
+
+@dataclass(frozen=True)
+class EdgeTpuOperator:
+    """One `edgetpu-custom-op`: the part of a graph that the Edge TPU computes, which it has as programs."""
+
+    subgraph: int
+    index: int
+    minimum_runtime: int | None
+    """Version of the Edge TPU runtime (libedgetpu) that it needs at least; None where it cannot be read."""
+    compiler: str | None
+    """How the compiler names its own build, such as "cl/343520747"; None where it does not say."""
+    executables: tuple[EdgeTpuExecutable, ...]
+    problem: str | None = None
+    """Why nothing could be read of it."""
+
+
+@dataclass(frozen=True)
+class CompiledFile:
+    """What a file for the Edge TPU says of itself."""
+
+    operators: tuple[EdgeTpuOperator, ...]
+    cpu_operators: int
+    """Operators that were left to the CPU."""
+
+    @property
+    def minimum_runtime(self) -> int | None:
+        """The version of the Edge TPU runtime that all of it needs at least."""
+        return max((o.minimum_runtime for o in self.operators if o.minimum_runtime is not None), default=None)
+
+    @property
+    def cached_parameter_bytes(self) -> int:
+        """Parameters that are sent once and stay in the Edge TPU's memory."""
+        return sum(e.parameter_bytes for e in self._executables() if e.kind == "parameter-caching")
+
+    @property
+    def streamed_parameter_bytes(self) -> int:
+        """Parameters that are sent anew with each inference."""
+        return sum(e.parameter_bytes for e in self._executables() if e.kind != "parameter-caching")
+
+    @property
+    def caching_tokens(self) -> tuple[str, ...]:
+        """The different tokens of its programs, in order; those without one, which have 0, are left out."""
+        return tuple(dict.fromkeys(e.caching_token for e in self._executables() if e.caching_token.strip("0")))
+
+    def _executables(self) -> tuple[EdgeTpuExecutable, ...]:
+        return tuple(executable for operator in self.operators for executable in operator.executables)
+
+
+@dataclass(frozen=True)
+class OperatorStatus:
+    """A line of the compiler's table: so many operators of one type, and what became of them, in its own words."""
+
+    name: str
+    count: int
+    status: str
+
+    @property
+    def mapped(self) -> bool:
+        """True when the Edge TPU computes them."""
+        return self.status == "Mapped to Edge TPU"
+
+
+@dataclass(frozen=True)
+class CompilerSummary:
+    """What the compiler said of one file that it made; None is what it did not say.
+
+    Bytes come from figures with three digits, such as 8.05MiB.
+    """
+
+    input: str | None = None
+    input_bytes: int | None = None
+    output: str | None = None
+    output_bytes: int | None = None
+    on_chip_used_bytes: int | None = None
+    """Parameters that stay on the Edge TPU."""
+    on_chip_remaining_bytes: int | None = None
+    on_chip_available_bytes: int | None = None
+    """What version 2.0 says instead of what remains: more than remains, since what is used is still part of it."""
+    off_chip_bytes: int | None = None
+    """Parameters that are sent with each inference."""
+    subgraphs: int | None = None
+    operators: int | None = None
+    operation_log: str | None = None
+    edge_tpu_operators: int | None = None
+    cpu_operators: int | None = None
+    statuses: tuple[OperatorStatus, ...] = ()
+
+
+@dataclass(frozen=True)
+class CompilerFailure:
+    """A line that says why it failed, in the compiler's words and in ours."""
+
+    line: str
+    cause: str
+    fix: str
+    source: str
+    """Where this is known from."""
+    model_at_fault: bool
+    """True when another model would do, False when the compiler itself broke or ran out of time."""
+
+
+@dataclass(frozen=True)
+class CompilerLog:
+    """What the compiler printed, or wrote into its operation log."""
+
+    version: str | None
+    succeeded: bool | None
+    """None where it does not say: an operation log never does, and an output that is cut off may not."""
+    seconds: float | None
+    timeout_s: int | None
+    """Its own limit; versions before 16 have none."""
+    attempts: int
+    """How many parts of the graph it tried when it searched for one that compiles; 0 when it did not search."""
+    summaries: tuple[CompilerSummary, ...]
+    failures: tuple[CompilerFailure, ...]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A file for the Edge TPU, what the compiler said of it, and what it says of itself."""
+
+    file: ModelFile
+    source: str
+    """Path of the file that it was made of."""
+    summary: CompilerSummary | None
+    inside: CompiledFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompilationRecord(Record):
+    """How files were compiled for the Edge TPU."""
+
+    schema: ClassVar[str] = "edgeeff/compilation"
+    schema_version: ClassVar[int] = 1
+
+    compiler: str
+    """Path of the program."""
+    compiler_version: str | None
+    arguments: tuple[str, ...]
+    """What it was given beside the files and where to write."""
+    seconds: float
+    """How long it ran."""
+    sources: tuple[ModelFile, ...]
+    compiled: tuple[Compiled, ...]
+    compiled_together: bool
+    """True when several files share a caching token: they keep their parameters on the Edge TPU together."""
+    attempts: int
+    log: str
+    """Path of what it printed, as it printed it."""
+    warnings: tuple[str, ...]
