@@ -52,8 +52,8 @@ def compile_command(
     """Compile int8 files for the Edge TPU, several together.
 
     Calls Google's edgetpu_compiler, which runs on x86-64 Linux only and is not part of edgeeff. FILE... are .tflite
-    files; each FILE.tflite becomes FILE_edgetpu.tflite, and a record and what the compiler printed lie beside it. Files that
-    are compiled together share the memory of one Edge TPU; the first one has the first choice. Sizes are bytes.
+    files; each FILE.tflite becomes FILE_edgetpu.tflite, and a record and what the compiler printed lie beside it. Files
+    that are compiled together share the memory of one Edge TPU; the first one has the first choice. Sizes are bytes.
 
     \b
     Examples:
