@@ -69,6 +69,8 @@ REPEATS = 3
 GOALS = "--min-agreement PERCENT, --max-drop POINTS or --max-latency RATIO|TIME"
 MOST_COMPARED, MOST_COMPARED_BYTES = 512, 256e6
 """Images that points are compared on at most."""
+NEAREST = 0.5
+"""Share of the judges whose changes a margin is paired with: those with the nearest margins."""
 CAUTION = 0.84
 """Standard errors between an estimate and its lower end: in simulations three to four of five truths were above it."""
 UNLIKE, LEAST_CHANGE = 1.28, 1e-3
@@ -773,22 +775,26 @@ def alike(apart: Floats, learned: Floats) -> bool:
 def estimate_agreement(margins: Floats, changes: Floats) -> tuple[float, float]:
     """Estimate the agreement on many images from few; return the estimate and its lower end.
 
-    `margins` (images, views) say how far float's best class lies above the second, `changes`, of some of the images, by
-    how much a quantized file moved that. An image changes its class where its margin is used up: the estimate pairs
-    every margin with every change, which uses how nearly the others changed theirs, so it varies less than counting
-    does. Its variance is that of a U-statistic of two samples of images. Disagreements are few and their estimates
-    skewed, so the end is taken on their logarithm.
+    `margins` (images, views) say how far float's best class lies above the second, `changes`, of the first of these
+    images, by how much a quantized file moved that. An image changes its class where its margin is used up: the
+    estimate pairs every margin with the changes of the images whose margins are nearest, since large margins change
+    more than small ones, and uses how nearly the others changed theirs, so it varies less than counting does. Its
+    variance is that of a U-statistic of two samples of images. Disagreements are few and their estimates skewed, so the
+    end is taken on their logarithm.
     """
-    by_change = _shares_below(margins, -changes)
-    by_margin = _shares_below(changes, -margins)
-    disagreement = float(by_change.mean())
+    views = margins.shape[1]
+    own = margins[: len(changes)].ravel()
+    order = np.argsort(own, kind="stable")
+    own, moved, owner = own[order], changes.ravel()[order], order // views
+    wanted = margins.ravel()
+    count = math.ceil(NEAREST * len(moved))
+    first = np.clip(np.searchsorted(own, wanted) - count // 2, 0, len(moved) - count)
+    pairs = first[:, np.newaxis] + np.arange(count)
+    flips = moved[pairs] < -wanted[:, np.newaxis]
+    disagreement = float(flips.mean())
     if disagreement == 0:
         return 1.0, 1.0
+    by_margin = flips.mean(axis=1).reshape(margins.shape).mean(axis=1)
+    by_change = np.bincount(owner[pairs].ravel(), flips.ravel(), len(changes)) * (len(changes) / flips.size)
     error = math.sqrt(by_change.var() / len(changes) + by_margin.var() / len(margins))
     return 1 - disagreement, 1 - min(1.0, disagreement * math.exp(CAUTION * error / disagreement))
-
-
-def _shares_below(values: Floats, limits: Floats) -> Floats:
-    """Return for each image, the mean over its views, which share of all values is below its limits."""
-    shares: Floats = np.searchsorted(np.sort(values, axis=None), limits, side="left").mean(axis=1) / values.size
-    return shares

@@ -433,6 +433,23 @@ def test_an_estimate_is_right_where_the_truth_is_known() -> None:
     assert np.mean([low for _, low in more]) > np.mean([low for _, low in few])
 
 
+def test_margins_are_paired_with_the_changes_of_margins_like_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large margins change more: paired with any change, small ones would be used up more often than they are."""
+    random = np.random.default_rng(0)
+    margins = random.exponential(4, (100_000, 1))
+    changes = random.normal(0, 0.05 + 0.2 * margins)
+    truth = float(np.mean(margins + changes >= 0))
+
+    def bias() -> float:
+        draws = range(0, 128 * 100, 128)
+        found = [estimate_agreement(margins[at : at + 128], changes[at : at + 128])[0] for at in draws]
+        return float(np.mean(found)) - truth
+
+    paired = bias()
+    monkeypatch.setattr(module, "NEAREST", 1.0)
+    assert abs(paired) < 0.6 * abs(bias())
+
+
 def test_views_of_an_image_are_no_further_images() -> None:
     random = np.random.default_rng(0)
     margins, changes = random.exponential(4, (64, 1)), random.normal(0, 0.3, (64, 1))
