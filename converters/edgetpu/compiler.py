@@ -199,9 +199,9 @@ def _run(command: Sequence[str], work: Path, time_limit_s: float) -> _Run:
         except subprocess.TimeoutExpired:
             status = None
         finally:
-            with contextlib.suppress(ProcessLookupError):
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+                process.wait()
     with printed.open("rb") as text:
         return _Run(text.read(log.LONGEST_LOG), status, time.perf_counter() - started)
 
