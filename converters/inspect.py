@@ -105,6 +105,10 @@ class Operator:
     macs: int
     block: str | None
     """The part of the network that its tensors are named after, such as "block2a"."""
+    version: int = 1
+    """The version of the operator that a runtime has to know."""
+    fused_activation: bool = False
+    """True for a pool with an activation inside; that of others is not looked at."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ class Inspection(Record):
 
     schema: ClassVar[str] = "edgeeff/inspection"
     schema_version: ClassVar[int] = 3
-    """2 came with `blocks`, 3 with `edge_tpu`."""
+    """2 came with `blocks`, 3 with `edge_tpu` and the versions of operators."""
 
     model: ModelFile
     inputs: tuple[TensorContract, ...]
@@ -269,7 +273,8 @@ def _graph(root: Any, data: bytes) -> Graph:
     tensors = tuple(
         _tensor(index, graph.Tensors(index), sizes) for index in range(_length(graph.TensorsLength(), data))
     )
-    codes = [_operator_name(root.OperatorCodes(index)) for index in range(_length(root.OperatorCodesLength(), data))]
+    types = [root.OperatorCodes(index) for index in range(_length(root.OperatorCodesLength(), data))]
+    codes = [(_operator_name(code), code.Version()) for code in types]
     operators = tuple(
         _operator(index, graph.Operators(index), codes, tensors)
         for index in range(_length(graph.OperatorsLength(), data))
@@ -331,13 +336,24 @@ def _quantization(index: int, parameters: Any) -> Quantization | None:
     return Quantization(low, high, zero_point, scales.size, parameters.QuantizedDimension())
 
 
-def _operator(index: int, operator: Any, codes: list[str], tensors: tuple[Tensor, ...]) -> Operator:
-    name = codes[operator.OpcodeIndex()]
+def _operator(index: int, operator: Any, codes: list[tuple[str, int]], tensors: tuple[Tensor, ...]) -> Operator:
+    name, version = codes[operator.OpcodeIndex()]
     inputs = _indices(operator.InputsAsNumpy(), tensors, -1)
     outputs = _indices(operator.OutputsAsNumpy(), tensors, 0)
     ordered = [tensors[item].name for item in (*outputs, *inputs) if item >= 0]
     block = next((found[1] for found in map(_BLOCK.search, ordered) if found), None)
-    return Operator(index, name, inputs, outputs, _macs(name, inputs, outputs, tensors), block)
+    macs = _macs(name, inputs, outputs, tensors)
+    return Operator(index, name, inputs, outputs, macs, block, version, _fused_activation(name, operator))
+
+
+def _fused_activation(name: str, operator: Any) -> bool:
+    if name not in {"AVERAGE_POOL_2D", "MAX_POOL_2D"} or operator.BuiltinOptions() is None:
+        return False
+    from ai_edge_litert import schema_py_generated as schema
+
+    options = schema.Pool2DOptions()
+    options.Init(operator.BuiltinOptions().Bytes, operator.BuiltinOptions().Pos)
+    return bool(options.FusedActivationFunction())
 
 
 def _macs(name: str, inputs: tuple[int, ...], outputs: tuple[int, ...], tensors: tuple[Tensor, ...]) -> int:

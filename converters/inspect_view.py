@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeeff.converters.edgetpu import view as edge_tpu
 from edgeeff.converters.inspect import Inspection, Operator
 from edgeeff.converters.metadata import InputContract, Metadata
+from edgeeff.converters.preflight import Judged, Preflight
 from edgeeff.results import TensorContract
 
 if TYPE_CHECKING:
@@ -174,3 +175,46 @@ def _dynamic(inspection: Inspection, console: Console) -> None:
         f"[bold]Shapes known only at run time[/bold] in {len(dynamic)} operators: {escape(first)}{more}. "
         "Convert at batch 1 with a fixed resolution: the Edge TPU compiler refuses such files, XNNPACK splits them."
     )
+
+
+_PREFLIGHT = {
+    "whole": "nothing is known against compiling all of it",
+    "in part": "some operators are left to the CPU",
+    "nothing": "no operator of it runs on the Edge TPU: the compiler calls such a file not quantized",
+    "refused": "the compiler takes nothing of it",
+    "unknown": "it hangs on operators of which nothing certain is known",
+}
+
+
+def render_preflight(preflight: Preflight, inspection: Inspection, console: Console) -> None:
+    """Print what the Edge TPU compiler would make of a file, with reasons and what to do."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    counts = ", ".join(f"{preflight.count(verdict)} {verdict}" for verdict in ("mapped", "not mapped", "unknown"))
+    console.print()
+    console.print(
+        f"[bold]Edge TPU, before compiling[/bold]: {_PREFLIGHT[preflight.verdict]} ({counts})", soft_wrap=True
+    )
+    groups: dict[tuple[str, str, str, str], list[Judged]] = {}
+    for judged in preflight.operators:
+        if judged.verdict != "mapped":
+            groups.setdefault((judged.verdict, judged.reason, judged.fix, judged.source), []).append(judged)
+    if groups:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for heading in ("Verdict", "Operators", "Because", "What to do", "Known from"):
+            table.add_column(heading, overflow="fold")
+        for (verdict, reason, fix, source), items in groups.items():
+            names = Counter(inspection.operators[item.operator].name for item in items).most_common()
+            operators = ", ".join(f"{count} {name}" for name, count in names)
+            table.add_row(verdict, *(escape(text) for text in (operators, reason, fix, source)))
+        console.print(table)
+    if preflight.first_left is not None and preflight.verdict in {"in part", "unknown"}:
+        after = preflight.operators[preflight.first_left :]
+        stranded = sum(judged.verdict == "mapped" for judged in after)
+        again = f"; {stranded} of them could go back with edgeeff compile --multiple-subgraphs" if stranded else ""
+        name = inspection.operators[preflight.first_left].name
+        console.print(
+            f"From {escape(name)} (operator {preflight.first_left}) on, {len(after)} operators run on the CPU{again}.",
+            soft_wrap=True,
+        )

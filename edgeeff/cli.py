@@ -334,26 +334,32 @@ def convert(
 
 @main.command()
 @click.argument("file", type=PATH)
+@click.option("--edge-tpu", is_flag=True, help="Say what the Edge TPU compiler would make of it, before compiling.")
 @common
-def inspect(file: Path, as_json: bool) -> None:
+def inspect(file: Path, edge_tpu: bool, as_json: bool) -> None:
     """Show what is in FILE.tflite and what XNNPACK takes of it.
 
     Operators, shapes, types, quantization, sizes in bytes, MACs, the input contract and the metadata; of a file for the
     Edge TPU, the runtime that it needs and where its parameters are kept.
 
     \b
-    Example:
+    Examples:
       edgeeff inspect lite0_int8.tflite
+      edgeeff inspect lite0_int8.tflite --edge-tpu
     """
     from edgeeff.converters import inspect as inspection
+    from edgeeff.converters import preflight
 
     result = inspection.inspect(file)
+    judged = preflight.check(result) if edge_tpu else None
     if as_json:
-        print_json(result)
+        print_json(judged or result)
         return
     from edgeeff.converters import inspect_view
 
     inspect_view.render(result, console())
+    if judged is not None:
+        inspect_view.render_preflight(judged, result, console())
 
 
 @main.command()
