@@ -73,7 +73,7 @@ def records_option(text: str) -> Callable[[Command], Command]:
     metavar="DIR",
     help="Folder with converted files, named like b2_int8.tflite.",
 )
-@click.option("--delegate", hidden=True)
+@click.option("--delegate", hidden=True, help="Refused, with what to do for an Edge TPU.")
 @click.option("--plot", type=PATH, metavar="FILE", help="Draw accuracy against latency, as .png or .svg.")
 @click.option("--quick", is_flag=True, help="Measure for seconds only; more may stay not separable.")
 @click.option("--fresh", is_flag=True, help="Measure anew what earlier records in the output folder tell.")
