@@ -464,7 +464,8 @@ def test_a_crash_in_a_child_is_an_answer() -> None:
 
 @pytest.fixture(scope="module")
 def said(tiny_float_tflite: Path) -> list[dict[str, Any]]:
-    """What a real run of the tiny classifier says."""
+    """What a real run of the tiny classifier says, whose file was read just before."""
+    assert tiny_float_tflite.read_bytes()
     finished = run(json.dumps(SHORT | {"model": str(tiny_float_tflite)}))
     assert finished.returncode == 0, finished.stderr
     return events(finished.stdout)
