@@ -1,18 +1,18 @@
 """What training for int8 gives beside plain min/max ranges, on images that nothing was chosen by.
 
-    python tests/benchmarks/finetuning.py [--model FILE] [--images DIR] [--evaluation DIR] [--steps 400]
+    python -m tests.benchmarks.finetuning [--model FILE] [--images DIR] [--evaluation DIR] [--steps 400]
                                           [--prune SHARE] [--cluster NUMBER] [--seeds 1] [--threads 2]
 
 Both folders hold class folders of the same names; the labels of --images are not looked at. Without options the hard
 case of the folder that EDGEEFF_SHARED names, or of the one beside the project: EfficientNet-B0, whose swish plain int8
 does not survive. "agrees" is the share of images for which float and int8 choose the same class, "divergence" the mean
-Kullback-Leibler divergence of the scores, "zipped" the size after deflate.
+Kullback-Leibler divergence of the scores, as in recovery.py, whose functions these are; "zipped" is the size after
+deflate.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import sys
 import tempfile
@@ -20,36 +20,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeeff.calibration import images
-from edgeeff.converters import float_model, qat, quantize
-from edgeeff.converters.float_model import FloatModel
+from edgeeff.converters import qat, quantize
 from edgeeff.converters.qat import Finetune
 from edgeeff.converters.recover import INT8
 from edgeeff.converters.runtime import Session
-from edgeeff.converters.trace import Request
 from edgeeff.progress import Bars
-
-Scores = npt.NDArray[np.float32]
-SHARED = Path(os.environ.get("EDGEEFF_SHARED", Path(__file__).parents[3] / "shared"))
-
-
-def load(path: Path) -> FloatModel:
-    if path.suffix == ".tflite":
-        return float_model.finish(path.read_bytes())
-    with tempfile.TemporaryDirectory() as folder:
-        traced_to = Path(folder) / "float.tflite"
-        traced = float_model.trace(Request(output=str(traced_to), model=str(path)), lambda _: None)
-        return float_model.finish(traced_to.read_bytes(), traced)
-
-
-def line(name: str, got: Scores, expected: Scores, truth: npt.NDArray[np.int64], note: str) -> str:
-    exact, found = (np.maximum(scores.astype(np.float64), 1e-6) for scores in (expected, got))
-    divergence = (exact * np.log(exact / found)).sum(axis=1).mean()
-    agrees = (got.argmax(axis=1) == expected.argmax(axis=1)).mean()
-    top1 = (got.argmax(axis=1) == truth).mean()
-    return f"{name:<22}{top1:7.1%}  {agrees:6.1%}  {divergence:10.4f}   {note}"
+from tests.benchmarks.recovery import SHARED, Scores, line, load
 
 
 def zipped(content: bytes) -> str:
@@ -85,7 +63,7 @@ def main() -> int:
 
     expected = scores(model.content)
     print(f"{options.model.name}, {len(judged)} images of {len(classes)} classes, of which nothing was learned")
-    print(f"{'':<22}{'top-1':>7}  {'agrees':>6}  {'divergence':>10}")
+    print(f"{'':<22}{'top-1':>7}  {'agrees':>6}  {'divergence':>10}  {'ties':>5}")
     print(line("float", expected, expected, truth, zipped(model.content)))
     for seed in range(options.seeds):
         files = images.sample(images.find(options.images), qat.MOST_IMAGES, seed).files

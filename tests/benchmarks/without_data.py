@@ -1,6 +1,6 @@
 """What int8 costs without any data: dead leaves, images made from batch-normalization statistics, and photographs.
 
-    python tests/benchmarks/without_data.py [--model FILE | --variant NAME] [--calibration DIR] [--evaluation DIR]
+    python -m tests.benchmarks.without_data [--model FILE | --variant NAME] [--calibration DIR] [--evaluation DIR]
                                             [--images 128] [--effort quick standard] [--seeds 1] [--crop center|none]
 
 DIR holds class folders. Without options the hard case of the folder that EDGEEFF_SHARED names, or of the one beside the
