@@ -120,19 +120,19 @@ def render(
 
     if not records:
         return
-    console.print(_latencies(records))
-    console.print(_starts(records))
+    console.print(latencies(records))
+    console.print(starts(records))
     for record in records:
-        for line in _details(record):
+        for line in details(record):
             console.print(escape(line), soft_wrap=True)
     for record in records:
         if record.blocks:
             console.print(
-                escape(f"{_name(record)}, where time goes (differences of quick measurements):"), soft_wrap=True
+                escape(f"{named(record)}, where time goes (differences of quick measurements):"), soft_wrap=True
             )
             console.print(_blocks(record))
     for summary in fleet:
-        for line in _fleet(summary):
+        for line in fleet_lines(summary):
             console.print(escape(line), soft_wrap=True)
     for comparison in comparisons:
         for line in _comparison(comparison):
@@ -165,7 +165,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _latencies(records: Sequence[ProfileRecord]) -> Table:
+def latencies(records: Sequence[ProfileRecord]) -> Table:
+    """Return the latencies of one inference, in ms."""
     from rich.markup import escape
 
     table = _table("latency, ms", "threads", "p50", "95 % interval", "p90", "p99", "min")
@@ -173,7 +174,7 @@ def _latencies(records: Sequence[ProfileRecord]) -> Table:
         latency = record.latency
         low, high = latency.interval_s
         table.add_row(
-            escape(_label(record, records)),
+            escape(label(record, records)),
             str(record.threads),
             _ms(latency.p50_s),
             f"{_ms(low)}-{_ms(high)}" if latency.processes > 1 else "",
@@ -184,14 +185,14 @@ def _latencies(records: Sequence[ProfileRecord]) -> Table:
     return table
 
 
-def _starts(records: Sequence[ProfileRecord]) -> Table:
+def starts(records: Sequence[ProfileRecord]) -> Table:
     """Return the table of what happens once, in ms, and of memory, in MB."""
     from rich.markup import escape
 
     table = _table("start, ms; memory, MB", "import", "load", "first", "peak", "PSS", "model's")
     for record in records:
         table.add_row(
-            escape(f"{_label(record, records)}, {_threads(record.threads)}"),
+            escape(f"{label(record, records)}, {_threads(record.threads)}"),
             _ms(record.import_s),
             _ms(record.load_s),
             _ms(record.first_inference_s),
@@ -219,22 +220,25 @@ def _many_targets(records: Sequence[ProfileRecord]) -> bool:
     return len({record.target for record in records}) > 1
 
 
-def _label(record: ProfileRecord, records: Sequence[ProfileRecord]) -> str:
+def label(record: ProfileRecord, records: Sequence[ProfileRecord]) -> str:
+    """Return the file's name, with its target where the records are of several."""
     name = record.model.path.rsplit("/", 1)[-1]
     return f"{name}, {record.target}" if _many_targets(records) else name
 
 
-def _name(record: ProfileRecord) -> str:
+def named(record: ProfileRecord) -> str:
+    """Return the file's name, its target and the number of threads."""
     return f"{record.model.path.rsplit('/', 1)[-1]} on {record.target}, {_threads(record.threads)}"
 
 
-def _details(record: ProfileRecord) -> Iterator[str]:
+def details(record: ProfileRecord) -> Iterator[str]:
+    """Say where and how it was measured, and what was measured beside the latency."""
     runtime, device = record.runtime, record.device
     used = f"{runtime.name} {runtime.version}, {_delegate(runtime.delegate)}" if runtime else "unknown"
     emulated = ", EMULATED: no latency here is a real board's" if device.emulated else ""
     latency = record.latency
     yield (
-        f"{_name(record)}: {device.name} ({device.machine}, {device.cores} cores{emulated}), {used}; {record.mode}, "
+        f"{named(record)}: {device.name} ({device.machine}, {device.cores} cores{emulated}), {used}; {record.mode}, "
         f"{latency.runs:,} runs in {latency.processes} process{'es' if latency.processes > 1 else ''}, "
         f"{latency.outliers or 0:,} outliers (kept), {record.throughput_per_s or 0:.3g} per s; page cache "
         f"{record.page_cache}"
@@ -259,7 +263,8 @@ def _delegate(name: str) -> str:
     return {"xnnpack": "XNNPACK", "edgetpu": "Edge TPU", "none": "no delegate"}.get(name, name)
 
 
-def _fleet(summary: FleetSummary) -> Iterator[str]:
+def fleet_lines(summary: FleetSummary) -> Iterator[str]:
+    """Say how far several boards are apart."""
     name = summary.model.rsplit("/", 1)[-1]
     yield (
         f"{name}, {_threads(summary.threads)}, {summary.boards} boards: p50 {milliseconds(summary.min_s)} to "
@@ -296,7 +301,7 @@ def _verdicts(records: Sequence[ProfileRecord]) -> Iterator[str]:
             continue
         word = "[green]valid[/]" if verdict.valid else "[bold yellow]INVALID[/]"
         quick = ", a first look only" if record.mode == "quick" else ""
-        yield f"{escape(_name(record))}: {word}{quick}"
+        yield f"{escape(named(record))}: {word}{quick}"
         for reason in verdict.reasons:
             kind = "" if reason.invalidates else "note: "
             yield f"  - {kind}{escape(reason.text)}"

@@ -35,10 +35,14 @@ def facts() -> Table:
     return grid
 
 
+def printable(text: str) -> str:
+    """Return text with what steers a terminal, or turns the order of letters, written as escapes."""
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
+
+
 def shown(text: str) -> str:
     """Return text as it is put into markup: names of files and tensors are anybody's, and may steer a terminal."""
-    printable = (one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
-    return escape("".join(printable))
+    return escape(printable(text))
 
 
 def megabytes(size: int) -> str:
@@ -48,43 +52,46 @@ def megabytes(size: int) -> str:
 
 def conversion(record: ConversionRecord, console: Console) -> None:
     """Print what was converted, what was verified, warnings, and the next commands."""
-    height, width = record.resolution
-    path = record.model.path
     lines = facts()
+    for name, text in conversion_facts(record):
+        lines.add_row(name, escape(text))
+    console.print(lines)
+    if record.mixed is not None:
+        console.print(mixed_points(record.mixed))
+    for warning in record.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
+    for line in _next(record):
+        console.print(escape(line), soft_wrap=True)
+
+
+def conversion_facts(record: ConversionRecord) -> Iterator[tuple[str, str]]:
+    """Say what a file is, how it was made, and what was verified of it, as names and sentences."""
+    height, width = record.resolution
     sizes = f"{megabytes(record.model.size_bytes)} (float32 {megabytes(record.float_size_bytes)})"
-    lines.add_row("file", escape(f"{path}, {sizes}"))
+    yield "file", f"{record.model.path}, {sizes}"
     made = f"{record.source}, weights: {record.weights}, {record.scheme}, {record.macs / 1e9:.3f} G MACs"
-    lines.add_row("from", escape(made))
-    lines.add_row(
-        "input", f"{width} x {height} RGB, {record.input_contract.dtype}, {_pixels(record.input_contract.dtype)}"
-    )
-    lines.add_row("output", f"{record.classes} classes, {record.output}, {record.output_contract.dtype}")
+    yield "from", made
+    yield "input", f"{width} x {height} RGB, {record.input_contract.dtype}, {_pixels(record.input_contract.dtype)}"
+    yield "output", f"{record.classes} classes, {record.output}, {record.output_contract.dtype}"
     use = record.calibration
     if use.count:
         where = f"from {use.folder}" if use.folder else "made by edgeeff"
-        lines.add_row("calibration", escape(f"{use.count} images {where}, {use.method}, seed {use.seed}"))
+        yield "calibration", f"{use.count} images {where}, {use.method}, seed {use.seed}"
     if record.mixed is not None:
-        lines.add_row("mixed for", escape(_goal(record.mixed)))
+        yield "mixed for", _goal(record.mixed)
     if record.recovery is not None:
-        lines.add_row("tried", escape(_attempts(record.recovery)))
+        yield "tried", _attempts(record.recovery)
     if record.finetuning is not None:
-        lines.add_row("fine-tuned", escape(_finetuning(record.finetuning)))
-    lines.add_row("verified", ", ".join(check.name for check in record.checks))
-    lines.add_row(
+        yield "fine-tuned", _finetuning(record.finetuning)
+    yield "verified", ", ".join(check.name for check in record.checks)
+    yield (
         "against float",
         f"same best class on {record.agreement.same_top1:.0%} of {record.agreement.images} probe images, "
         f"correlation {record.agreement.correlation:.3f}",
     )
     delegated = next((check.detail for check in record.checks if check.name == "XNNPACK"), None)
     if delegated:
-        lines.add_row("XNNPACK", escape(delegated))
-    console.print(lines)
-    if record.mixed is not None:
-        console.print(_points(record.mixed))
-    for warning in record.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}")
-    for line in _next(record):
-        console.print(escape(line), soft_wrap=True)
+        yield "XNNPACK", delegated
 
 
 def _next(record: ConversionRecord) -> Iterator[str]:
@@ -116,7 +123,7 @@ def _goal(mixed: Mixed) -> str:
     return f"{', '.join(asked)}: {'met' if mixed.met else 'NOT MET'}; {where}"
 
 
-def _points(mixed: Mixed) -> Table:
+def mixed_points(mixed: Mixed) -> Table:
     """Return the way from float to int8, the chosen point marked."""
     shown = table("", "agrees %", "at least %", "of float", "ms", "MB", "static/dynamic/float")
     for point in mixed.points:

@@ -29,18 +29,18 @@ def render(records: Sequence[EvaluationRecord], console: Console) -> None:
     if not records:
         return
     if len(records) > 1:
-        console.print(_overview(records))
+        console.print(overview(records))
     for number, record in enumerate(records):
         if number:
             console.print()
-        for line in _head(record):
+        for line in head(record):
             console.print(_shown(line), soft_wrap=not console.is_terminal)
-        console.print(_figures(record))
-        for line in _change(record):
+        console.print(figures(record))
+        for line in change(record):
             console.print(_shown(line), soft_wrap=not console.is_terminal)
         if worst := worst_classes(record):
-            console.print(_classes(worst))
-        for line in _ran(record):
+            console.print(class_table(worst))
+        for line in ran(record):
             console.print(_shown(line), soft_wrap=not console.is_terminal)
         for line in _findings(record):
             console.print(line, soft_wrap=not console.is_terminal)
@@ -58,7 +58,7 @@ def render_comparison(comparison: EvaluationComparison, console: Console) -> Non
     if changed:
         table = _table("class", "recall, points", "95 % interval", "p (Holm)")
         for name, found in changed[:CLASSES]:
-            table.add_row(_shown(name), _points(found.value), _interval(found), _p(found.p_adjusted))
+            table.add_row(_shown(name), points(found.value), interval(found), _p(found.p_adjusted))
         console.print(table)
     for warning in comparison.warnings:
         console.print(f"[yellow]not alike:[/] {_shown(warning)}", soft_wrap=not console.is_terminal)
@@ -67,7 +67,7 @@ def render_comparison(comparison: EvaluationComparison, console: Console) -> Non
 def worst_classes(record: EvaluationRecord) -> list[ClassResult]:
     """Return the classes to show: recalls that surely changed, the worst first, then those that may have dropped."""
     compared = [(one.recall, one) for one in record.by_class if one.recall is not None]
-    changed = [(recall, one) for recall, one in compared if recall.value < 0 or _is_significant(recall)]
+    changed = [(recall, one) for recall, one in compared if recall.value < 0 or is_significant(recall)]
     return [one for _, one in sorted(changed, key=lambda pair: (_order(pair[0]), pair[1].index))[:CLASSES]]
 
 
@@ -84,7 +84,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _overview(records: Sequence[EvaluationRecord]) -> Table:
+def overview(records: Sequence[EvaluationRecord]) -> Table:
     """Return a row for each model: with three of them, columns side by side would not fit a terminal."""
     table = _table("model", "top-1 %", "points", "95 % interval", "agree %", "MB", "gates")
     for record in records:
@@ -93,17 +93,18 @@ def _overview(records: Sequence[EvaluationRecord]) -> Table:
         gates = "" if not record.gates else "[green]yes[/]" if not failed else f"[bold red]{failed} no[/]"
         table.add_row(
             _shown(_name(record) if record.target == "local" else f"{_name(record)}, {record.target}"),
-            "" if metrics is None else _percent(metrics.top1),
-            "" if top1 is None else _points(top1.value),
-            "" if top1 is None else _interval(top1),
-            _percent(record.paired.agreement),
+            "" if metrics is None else percent(metrics.top1),
+            "" if top1 is None else points(top1.value),
+            "" if top1 is None else interval(top1),
+            percent(record.paired.agreement),
             f"{record.model.size_bytes / 1e6:.1f}",
             gates,
         )
     return table
 
 
-def _figures(record: EvaluationRecord) -> Table:
+def figures(record: EvaluationRecord) -> Table:
+    """Return both models' figures side by side, in percent, with the difference in points and its interval."""
     table = _table("%", "baseline", "model", "points", "95 % interval")
     paired, ours, theirs = record.paired, record.baseline_metrics, record.model_metrics
     if ours is not None and theirs is not None:
@@ -111,11 +112,11 @@ def _figures(record: EvaluationRecord) -> Table:
             table.add_row(*row)
     before, after = record.baseline_outputs, record.model_outputs
     confidence = (before.mean_confidence, after.mean_confidence)
-    table.add_row("mean confidence", *map(_percent, confidence), *_difference(paired.confidence))
+    table.add_row("mean confidence", *map(percent, confidence), *_difference(paired.confidence))
     if before.top1_ties or after.top1_ties:
-        table.add_row("tied best scores", _percent(before.top1_ties), _percent(after.top1_ties), "", "")
+        table.add_row("tied best scores", percent(before.top1_ties), percent(after.top1_ties), "", "")
     low, high = paired.agreement_interval
-    table.add_row("same best class", "", _percent(paired.agreement), "", f"{_percent(low)} to {_percent(high)}")
+    table.add_row("same best class", "", percent(paired.agreement), "", f"{percent(low)} to {percent(high)}")
     return table
 
 
@@ -131,21 +132,22 @@ def _accuracies(record: EvaluationRecord, ours: Metrics, theirs: Metrics) -> Ite
     )
     for name, before, after, difference in rows:
         if before is not None and after is not None:
-            told = (_points(after - before), "") if difference is None else _difference(difference)
-            yield name, _percent(before), _percent(after), *told
+            told = (points(after - before), "") if difference is None else _difference(difference)
+            yield name, percent(before), percent(after), *told
 
 
-def _classes(classes: Sequence[ClassResult]) -> Table:
+def class_table(classes: Sequence[ClassResult]) -> Table:
+    """Return the recall of these classes in both models, in percent."""
     table = _table("recall of, %", "images", "baseline", "model", "points", "95 % interval", "p (Holm)")
     for one in classes:
         if one.recall is not None:
             table.add_row(
                 _shown(one.name),
                 f"{one.support:,}",
-                _percent(one.baseline.recall or 0.0),
-                _percent(one.model.recall or 0.0),
-                _points(one.recall.value),
-                _interval(one.recall),
+                percent(one.baseline.recall or 0.0),
+                percent(one.model.recall or 0.0),
+                points(one.recall.value),
+                interval(one.recall),
                 _p(one.recall.p_adjusted),
             )
     return table
@@ -154,7 +156,8 @@ def _classes(classes: Sequence[ClassResult]) -> Table:
 # --- Sentences --------------------------------------------------------------------------------------------------------
 
 
-def _head(record: EvaluationRecord) -> Iterator[str]:
+def head(record: EvaluationRecord) -> Iterator[str]:
+    """Say what was compared with what, on which images."""
     data = record.data
     of = f" of {data.classes:,} classes" if data.classes else ""
     yield (
@@ -165,12 +168,12 @@ def _head(record: EvaluationRecord) -> Iterator[str]:
         yield f"  note: {note}"
 
 
-def _change(record: EvaluationRecord) -> Iterator[str]:
+def change(record: EvaluationRecord) -> Iterator[str]:
     """Say whether top-1 changed, how far the outputs are apart, what flipped most, and how many classes changed."""
     paired, top1 = record.paired, record.paired.top1
     if top1 is not None:
         yield (
-            f"top-1: {_word(top1)} (McNemar {_p_is(top1.p_value)}; {paired.baseline_only_right:,} images only the "
+            f"top-1: {word(top1)} (McNemar {_p_is(top1.p_value)}; {paired.baseline_only_right:,} images only the "
             f"baseline has right, {paired.model_only_right:,} only the model)"
         )
     apart = paired.divergence
@@ -179,18 +182,19 @@ def _change(record: EvaluationRecord) -> Iterator[str]:
         f"total variation {apart.total_variation_mean:.2g}"
     )
     flips = [
-        f"{_class(record, flip.baseline)} -> {_class(record, flip.model)} {flip.images:,}"
+        f"{class_name(record, flip.baseline)} -> {class_name(record, flip.model)} {flip.images:,}"
         for flip in paired.flips[:FLIPS]
     ]
     if flips:
         yield f"most frequent changes: {', '.join(flips)}"
     tested = [one.recall for one in record.by_class if one.recall is not None]
     if tested:
-        sure = sum(map(_is_significant, tested))
+        sure = sum(map(is_significant, tested))
         yield f"recall changed significantly in {sure:,} of {len(tested):,} classes (Holm's correction)"
 
 
-def _word(difference: Difference) -> str:
+def word(difference: Difference) -> str:
+    """Say in words whether a difference is one."""
     low, high = difference.interval
     sure = difference.p_value < SIGNIFICANT if difference.p_value is not None else low > 0 or high < 0
     if not sure:
@@ -198,7 +202,7 @@ def _word(difference: Difference) -> str:
     return "significantly lower" if difference.value < 0 else "significantly higher"
 
 
-def _ran(record: EvaluationRecord) -> Iterator[str]:
+def ran(record: EvaluationRecord) -> Iterator[str]:
     """Say where the model ran, whether that is what it is on the board, and what took the time."""
     runtime, device, kernels = record.runtime, record.device, record.kernels
     used = f", {runtime.name} {runtime.version}" if runtime else ""
@@ -207,8 +211,8 @@ def _ran(record: EvaluationRecord) -> Iterator[str]:
     if kernels is not None:
         yield (
             f"  the same file here ({kernels.host.name} {kernels.host.version}) and there ({kernels.board.name} "
-            f"{kernels.board.version}): same best class on {_percent(kernels.agreement)} % of {kernels.images:,} "
-            f"images, same scores on {_percent(kernels.same_scores)} %, largest difference {kernels.max_difference:.3g}"
+            f"{kernels.board.version}): same best class on {percent(kernels.agreement)} % of {kernels.images:,} "
+            f"images, same scores on {percent(kernels.same_scores)} %, largest difference {kernels.max_difference:.3g}"
         )
     yield f"  {_time(record.timing, record.paired.images)}"
 
@@ -264,33 +268,34 @@ def _compared(comparison: EvaluationComparison) -> Iterator[str]:
     top1, shared = comparison.top1, comparison.shared_images
     yield f"{comparison.second} against {comparison.first}"
     if comparison.paired:
-        agree = "" if comparison.agreement is None else f", same best class on {_percent(comparison.agreement)} %"
+        agree = "" if comparison.agreement is None else f", same best class on {percent(comparison.agreement)} %"
         yield f"  {shared:,} images that both saw{agree}"
     else:
         yield "  no image that both saw: the intervals are those of two independent sets, so they are wider"
     if top1 is None:
         return
-    found = f"{_points(top1.value)} points (95 %: {_interval(top1)}), {_p_is(top1.p_value)}"
-    yield f"  top-1 of the second: {_word(top1)}, {found}"
+    found = f"{points(top1.value)} points (95 %: {interval(top1)}), {_p_is(top1.p_value)}"
+    yield f"  top-1 of the second: {word(top1)}, {found}"
     if comparison.first_only_right is not None and comparison.second_only_right is not None:
         yield (
             f"  {comparison.first_only_right:,} images only the first has right, {comparison.second_only_right:,} only "
             "the second"
         )
     if comparison.by_class:
-        sure = sum(_is_significant(found) for _, found in comparison.by_class)
+        sure = sum(is_significant(found) for _, found in comparison.by_class)
         yield f"  recall changed significantly in {sure:,} of {len(comparison.by_class):,} classes (Holm's correction)"
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------------
 
 
-def _is_significant(difference: Difference) -> bool:
+def is_significant(difference: Difference) -> bool:
+    """Return whether a difference is one after Holm's correction."""
     return difference.p_adjusted is not None and difference.p_adjusted < SIGNIFICANT
 
 
 def _order(difference: Difference) -> tuple[bool, float]:
-    return not _is_significant(difference), difference.value
+    return not is_significant(difference), difference.value
 
 
 def _shown(text: str) -> str:
@@ -309,26 +314,30 @@ def _file(path: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _class(record: EvaluationRecord, index: int) -> str:
+def class_name(record: EvaluationRecord, index: int) -> str:
+    """Return the name of a class, or its index where nobody named it."""
     return record.names[index] if index < len(record.names) else str(index)
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """Write a fraction in percent, without the sign."""
     return f"{fraction * 100:.1f}"
 
 
-def _points(fraction: float) -> str:
+def points(fraction: float) -> str:
+    """Write a difference of fractions in points, with its sign."""
     text = f"{fraction * 100:+.1f}"
     return "0.0" if text in {"+0.0", "-0.0"} else text
 
 
-def _interval(difference: Difference) -> str:
+def interval(difference: Difference) -> str:
+    """Write the interval of a difference in points."""
     low, high = difference.interval
-    return f"{_points(low)} to {_points(high)}"
+    return f"{points(low)} to {points(high)}"
 
 
 def _difference(difference: Difference) -> tuple[str, str]:
-    return _points(difference.value), _interval(difference)
+    return points(difference.value), interval(difference)
 
 
 def _p(value: float | None) -> str:

@@ -21,14 +21,14 @@ def render(record: PickRecord, console: Console) -> None:
     """Print the answer, the ladder, and what to do next."""
     from rich.markup import escape
 
-    for line in _answer(record):
+    for line in answer(record):
         console.print(line, soft_wrap=True)
-    shown = _shown(record)
-    console.print(_networks(shown))
-    console.print(_latencies(record, shown))
+    shown = around_the_answer(record)
+    console.print(networks(shown))
+    console.print(latencies(record, shown))
     if len(shown) < len(record.candidates):
         console.print(f"{len(record.candidates) - len(shown)} more of them are in --json", soft_wrap=True)
-    for line in (*_sources(record), *_changes(record)):
+    for line in (*sources(record), *changes(record)):
         console.print(escape(line), soft_wrap=True)
     for warning in record.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
@@ -84,7 +84,8 @@ def refusal(record: PickRecord) -> str:
 # --- The answer -------------------------------------------------------------------------------------------------------
 
 
-def _answer(record: PickRecord) -> Iterator[str]:
+def answer(record: PickRecord) -> Iterator[str]:
+    """Say what fits, what comes next, where that was measured, and what is not certain, as markup."""
     from rich.markup import escape
 
     named = {one.name: one for one in record.candidates}
@@ -156,7 +157,8 @@ def _percentile(record: PickRecord) -> str:
 # --- Tables -----------------------------------------------------------------------------------------------------------
 
 
-def _shown(record: PickRecord) -> Sequence[PickCandidate]:
+def around_the_answer(record: PickRecord) -> Sequence[PickCandidate]:
+    """Return the candidates to show: a named family as a whole, of the phi family those around the answer."""
     if record.family != "phi":
         return record.candidates
     places = [place for place, one in enumerate(record.candidates) if one.latency_s is not None]
@@ -167,7 +169,8 @@ def _shown(record: PickRecord) -> Sequence[PickCandidate]:
     return [record.candidates[place] for place in sorted(set(places))] or record.candidates[:ROWS]
 
 
-def _networks(shown: Sequence[PickCandidate]) -> Table:
+def networks(shown: Sequence[PickCandidate]) -> Table:
+    """Return the networks with their scaling, sizes, memory and published top-1."""
     from rich.markup import escape
 
     table = _table("network", "phi", "depth", "width", "px", "params M", "MACs G", "file MB", "RAM MB", "top-1 %")
@@ -187,7 +190,8 @@ def _networks(shown: Sequence[PickCandidate]) -> Table:
     return table
 
 
-def _latencies(record: PickRecord, shown: Sequence[PickCandidate]) -> Table:
+def latencies(record: PickRecord, shown: Sequence[PickCandidate]) -> Table:
+    """Return what the networks take, in ms, and what became of them."""
     from rich.markup import escape
 
     name = f"p{record.limits.percentile}, ms"
@@ -230,7 +234,8 @@ def _table(*columns: str) -> Table:
 # --- What follows -----------------------------------------------------------------------------------------------------
 
 
-def _sources(record: PickRecord) -> Iterator[str]:
+def sources(record: PickRecord) -> Iterator[str]:
+    """Say where the top-1 figures are from, and what predictions are fitted on."""
     known: dict[str, str] = {}
     for one in record.candidates:
         if one.top1_source is not None:
@@ -241,7 +246,8 @@ def _sources(record: PickRecord) -> Iterator[str]:
         yield f"predictions are fitted on {', '.join(record.fitted)}"
 
 
-def _changes(record: PickRecord) -> Iterator[str]:
+def changes(record: PickRecord) -> Iterator[str]:
+    """Say what would let the next network fit."""
     if not record.changes:
         return
     yield "to get further:" if record.winner is not None else "what would fit:"
