@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from edgeeff.picking.ladder import Candidate, ladder
 from edgeeff.picking.records import recorded
-from edgeeff.picking.search import EFFORTS, MOST, UNCLEAR, Found, Reading, search
+from edgeeff.picking.search import ANEW, EFFORTS, LONGER, MOST, UNCLEAR, Found, Reading, search
 from edgeeff.results import PickLatency, PickLimits
 
 B, LITE = ladder("b", "int8"), ladder("lite", "float32")
-REACH = (0.02, 0.01, 0.004)
+REACH = (0.02, 0.02, 0.01, 0.004)
 """Of an interval, relative, by effort."""
 
 
@@ -176,21 +176,21 @@ def test_an_interval_with_the_budget_in_it_is_measured_for_longer() -> None:
     budget = seconds["b2"] * 1.015
     found = search(B, limits(budget), simulated.measure)
     assert largest(found, B) == "b2"
-    assert [effort for name, effort in simulated.asked if name == "b2"] == [0, 1]
+    assert [effort for name, effort in simulated.asked if name == "b2"] == [0, LONGER]
 
 
 def test_what_stays_on_the_budget_is_not_separable_and_both_its_neighbours_are_told() -> None:
     seconds = {one.name: one.macs / 1e11 for one in B}
     simulated = Device(seconds)
     found = search(B, limits(seconds["b2"]), simulated.measure)
-    assert [effort for name, effort in simulated.asked if name == "b2"] == list(range(EFFORTS))
+    assert [effort for name, effort in simulated.asked if name == "b2"] == [0, *range(LONGER, EFFORTS)]
     judged = status(found, B)
     assert (judged["b1"], judged["b2"], judged["b3"]) == ("fits", "not separable", "does not fit")
     assert found.judgements[1].by == "measured"
 
 
 def test_a_device_so_noisy_that_nothing_separates_is_given_up() -> None:
-    simulated = Device({one.name: one.macs / 1e11 for one in B}, reach=(2.0, 2.0, 2.0))
+    simulated = Device({one.name: one.macs / 1e11 for one in B}, reach=(2.0, 2.0, 2.0, 2.0))
     found = search(B, limits(0.02), simulated.measure)
     assert len(simulated.asked) <= UNCLEAR * EFFORTS
     assert largest(found, B) is None
@@ -216,7 +216,7 @@ def test_a_strange_measurement_that_decides_is_made_again() -> None:
     simulated = Device(seconds, slower=lambda count: 4.0 if count == 1 else 1.0)
     found = search(B, limits(seconds["b2"] * 1.1), simulated.measure)
     assert largest(found, B) == "b2"
-    assert max(effort for _, effort in simulated.asked) == 1
+    assert max(effort for _, effort in simulated.asked) == ANEW
 
 
 def test_an_invalid_measurement_that_decides_is_made_again_once() -> None:
@@ -230,8 +230,8 @@ def test_an_invalid_measurement_that_decides_is_made_again_once() -> None:
 
     found = search(B, limits(seconds["b2"] * 1.1), invalid)
     assert largest(found, B) == "b2"
-    assert [effort for name, effort in simulated.asked if name == "b2"] == [0, 1]
-    assert [effort for name, effort in simulated.asked if name == "b3"] == [0, 1]
+    assert [effort for name, effort in simulated.asked if name == "b2"] == [0, ANEW]
+    assert [effort for name, effort in simulated.asked if name == "b3"] == [0, ANEW]
     assert [effort for name, effort in simulated.asked if name == "b0"] == [0]  # it decides nothing
 
 

@@ -28,6 +28,8 @@ from edgeeff.results import Device, Runtime, this_device, versions
 
 SHORT = Protocol("quick", processes=5, options={"warmup_s": 1.0, "runs": 30, "duration_s": 2.0, "warmup_limit_s": 10.0})
 """Where the interval is clear of the budget already, longer would not tell more."""
+ANEW = replace(SHORT, processes=6)
+"""Where the first was doubtful: as short, but another plan, so that the first record is not taken for its result."""
 MANY = replace(SHORT, processes=15)
 """Processes differ more than the runs of one do, so more of them narrow the interval more than longer ones."""
 LONG = replace(profile.FULL, processes=10)
@@ -75,7 +77,7 @@ class Bench:
         if self.quick:
             return (profile.QUICK, SHORT)
         # Fewer runs than the full protocol's cannot tell the 99th percentile.
-        return (profile.FULL, LONG) if self.percentile == 99 else (SHORT, MANY, LONG)
+        return (profile.FULL, LONG) if self.percentile == 99 else (SHORT, ANEW, MANY, LONG)
 
     def known(self, candidates: Sequence[Candidate]) -> dict[int, tuple[Reading, ...]]:
         """Return what earlier records in the folder say, for those candidates that every board has one of."""

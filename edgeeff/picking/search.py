@@ -4,7 +4,8 @@ A candidate fits when its latency's interval, its memory and its file are within
 grow along the ladder, so the question is between which two neighbours the limits lie. The latency model says how far
 every candidate is from the budget, in standard deviations; the one nearest to it decides most and is measured next,
 until the largest that fits and the next larger one are both measured. An interval with the budget in it is measured
-again, for longer, and is called not separable when that does not help.
+again, for longer, and is called not separable when that does not help. What decides and is doubtful is measured again
+once, no longer than before.
 
 Nothing in here measures anything: who asks brings `measure`, so that simulated devices will do.
 """
@@ -22,8 +23,10 @@ from edgeeff.latency import Measured, Model, Prediction, Prior
 from edgeeff.picking.ladder import MEMORY_SPREAD, RUNTIME_BYTES, SIZE_SPREAD, Candidate
 from edgeeff.results import PickLatency, PickLimits
 
-EFFORTS = 3
-"""How often a candidate is measured, each time for longer."""
+EFFORTS = 4
+"""In how many ways a candidate is measured, one after the other."""
+ANEW, LONGER = 1, 2
+"""The effort that is as short as the first, for what is doubtful, and the first of those that are longer."""
 MOST = 8
 """Candidates that are measured at most; named families never need as many as they have."""
 UNCLEAR = 3
@@ -37,8 +40,6 @@ GUIDED = 4
 that is wrong does not cost many."""
 STRANGE = 4.0
 """Standard deviations from what was predicted of it from which a measurement is done again where it decides."""
-DOUBTED = 2
-"""How often a measurement that decides is made where it is strange or invalid: a device may just be like that."""
 POINT_SIGMA = 0.01
 """Relative standard error of a figure that came without an interval."""
 
@@ -76,7 +77,7 @@ class Reading:
 
 
 Measure = Callable[[Candidate, int], Reading]
-"""Measures a candidate with an effort of 0, 1 or 2."""
+"""Measures a candidate with an effort of 0 to `EFFORTS` - 1."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def search(
         chosen = work.next(most, efforts)
         if chosen is None:
             break
-        work.take(chosen, measure(candidates[chosen], work.efforts.get(chosen, -1) + 1))
+        place, effort = chosen
+        work.take(place, effort, measure(candidates[place], effort))
     return work.found()
 
 
@@ -145,14 +147,14 @@ class _Search:
     """Candidates that this search measured, and that are not what was expected or invalid."""
     notes: list[str] = field(default_factory=list)
 
-    def next(self, most: int, efforts: int) -> int | None:
-        """Return the place of the candidate to measure next, None when nothing more has to be or can be told."""
+    def next(self, most: int, efforts: int) -> tuple[int, int] | None:
+        """Return the place of the candidate to measure next and the effort, None when nothing more can be told."""
         low, high = self._bracket()
         between = range(low + 1, high)
         unclear = [index for index in between if index in self.readings]
         again = [index for index in unclear if self.efforts.get(index, -1) < efforts - 1 and self._is_noise(index)]
         if again:
-            return again[0]
+            return again[0], min(max(self.efforts.get(again[0], -1) + 1, LONGER), efforts - 1)
         if len(unclear) >= UNCLEAR:
             return None
         waiting = [index for index in between if index not in self.readings]
@@ -162,15 +164,15 @@ class _Search:
             waiting = [index for index in waiting if index < unclear[0] or distances[index] > -SURE]
         if not waiting or len(self.efforts) >= most:
             doubted = [index for index in (low, high) if index in self.doubtful]
-            return next((index for index in doubted if self.efforts[index] < min(efforts, DOUBTED) - 1), None)
+            return next(((index, ANEW) for index in doubted if self.efforts[index] < ANEW < efforts), None)
         if not self.readings:
-            return waiting[0]
+            return waiting[0], 0
         if len(self.efforts) >= GUIDED:
             quarter = len(waiting) // 4
             waiting = waiting[quarter : len(waiting) - quarter]
-        return min(waiting, key=lambda index: abs(distances[index]))
+        return min(waiting, key=lambda index: abs(distances[index])), 0
 
-    def take(self, place: int, reading: Reading) -> None:
+    def take(self, place: int, effort: int, reading: Reading) -> None:
         """Take in what was measured."""
         before = self.readings.pop(place, None)
         strange = self._is_strange(place, reading)
@@ -183,7 +185,7 @@ class _Search:
                 f"{reading.seconds * 1e3:.4g} ms when it was measured again: the device drifts"
             )
         self.readings[place] = reading
-        self.efforts[place] = self.efforts.get(place, -1) + 1
+        self.efforts[place] = effort
 
     def found(self) -> Found:
         """Judge every candidate by all that is known."""

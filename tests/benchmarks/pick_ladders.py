@@ -36,11 +36,11 @@ from edgeeff.devices.profile import Protocol
 from edgeeff.picking import measure, pick
 from edgeeff.picking.ladder import Candidate, candidate, ladder
 from edgeeff.picking.measure import Bench
-from edgeeff.picking.search import Found, Reading, search
+from edgeeff.picking.search import ANEW, Found, Reading, search
 from edgeeff.results import ConversionRecord, PickLimits, ProfileRecord, read_record
 from edgeeff.statistics import relative_interval
 
-EFFORTS = (measure.SHORT, measure.MANY, measure.LONG)
+EFFORTS = (measure.SHORT, measure.ANEW, measure.MANY, measure.LONG)
 REPEATS = 10
 """Replays of every budget, each with other processes."""
 
@@ -252,7 +252,7 @@ def _replayed(
     known: Mapping[str, Drawn], generator: random.Random, costs: list[float], one: Candidate, effort: int
 ) -> Reading:
     costs.append(known[one.name].cost_s(EFFORTS[effort], converted=effort > 0))
-    return known[one.name].reading(3 if effort == 0 else 99, generator)
+    return known[one.name].reading(3 if effort <= ANEW else 99, generator)
 
 
 def drawn(one: Candidate, folder: Path, models: Path | None, percentile: int) -> Drawn:
