@@ -45,6 +45,11 @@ def shown(text: str) -> str:
     return escape(printable(text))
 
 
+def file_name(path: str) -> str:
+    """Return the name of a file, or of a folder, whose path may be another machine's."""
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
 def megabytes(size: int) -> str:
     """Write a size in bytes as MB (10^6 bytes)."""
     return f"{size / 1e6:.1f} MB"
@@ -78,11 +83,13 @@ def conversion_facts(record: ConversionRecord) -> Iterator[tuple[str, str]]:
         where = f"from {use.folder}" if use.folder else "made by edgeeff"
         yield "calibration", f"{use.count} images {where}, {use.method}, seed {use.seed}"
     if record.mixed is not None:
-        yield "mixed for", _goal(record.mixed)
+        yield "mixed for", goal(record.mixed)
     if record.recovery is not None:
         yield "tried", _attempts(record.recovery)
     if record.finetuning is not None:
-        yield "fine-tuned", _finetuning(record.finetuning)
+        yield "fine-tuned", finetuning(record.finetuning)
+    if record.edge_tpu is not None:
+        yield "Edge TPU", record.edge_tpu.sentence
     yield "verified", ", ".join(check.name for check in record.checks)
     yield (
         "against float",
@@ -110,13 +117,14 @@ def _baseline(record: ConversionRecord) -> str:
     return record.source if record.weights == "as in the model" else "FLOAT"
 
 
-def _goal(mixed: Mixed) -> str:
-    goal, on = mixed.goal, mixed.timed_on
+def goal(mixed: Mixed) -> str:
+    """Say what a mix of precisions had to reach, whether it does, and where it was timed."""
+    wanted, on = mixed.goal, mixed.timed_on
     asked = [
-        *([] if goal.min_agreement is None else [f"agreement at least {100 * goal.min_agreement:g} %"]),
-        *([] if goal.max_drop is None else [f"top-1 at most {goal.max_drop:g} points below float's"]),
-        *([] if goal.max_latency is None else [f"at most {goal.max_latency:g} of float's latency"]),
-        *([] if goal.max_latency_s is None else [f"at most {goal.max_latency_s * 1e3:g} ms"]),
+        *([] if wanted.min_agreement is None else [f"agreement at least {100 * wanted.min_agreement:g} %"]),
+        *([] if wanted.max_drop is None else [f"top-1 at most {wanted.max_drop:g} points below float's"]),
+        *([] if wanted.max_latency is None else [f"at most {wanted.max_latency:g} of float's latency"]),
+        *([] if wanted.max_latency_s is None else [f"at most {wanted.max_latency_s * 1e3:g} ms"]),
     ]
     threads = f"{on.threads} thread{'s' if on.threads > 1 else ''}"
     where = f"timed on {on.target}, {threads}, float {mixed.float_latency_s * 1e3:.3g} ms"
@@ -152,7 +160,7 @@ def _attempts(recovery: Recovery) -> str:
     return f"{apart}: {said[0]}" + (f"; instead of {', '.join(said[1:])}" if others else "")
 
 
-def _finetuning(done: Finetuning) -> str:
+def finetuning(done: Finetuning) -> str:
     """Return what training for int8 gave on images kept apart."""
     before, after = (one.fidelity for one in (done.before, done.after))
     said = [

@@ -28,7 +28,7 @@ def render(record: PickRecord, console: Console) -> None:
     console.print(latencies(record, shown))
     if len(shown) < len(record.candidates):
         console.print(f"{len(record.candidates) - len(shown)} more of them are in --json", soft_wrap=True)
-    for line in (*sources(record), *changes(record)):
+    for line in (*sources(record), *_changes(record)):
         console.print(escape(line), soft_wrap=True)
     for warning in record.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
@@ -246,18 +246,22 @@ def sources(record: PickRecord) -> Iterator[str]:
         yield f"predictions are fitted on {', '.join(record.fitted)}"
 
 
-def changes(record: PickRecord) -> Iterator[str]:
-    """Say what would let the next network fit."""
-    if not record.changes:
-        return
-    yield "to get further:" if record.winner is not None else "what would fit:"
+def _changes(record: PickRecord) -> Iterator[str]:
+    if record.changes:
+        yield "to get further:" if record.winner is not None else "what would fit:"
+    for option, text in changes(record):
+        yield f"  {option:20s} {text}"
+
+
+def changes(record: PickRecord) -> Iterator[tuple[str, str]]:
+    """Give the options that would let the next network fit, and what is known of each."""
     for change in record.changes:
         told = ""
         if change.predicted_s is not None:
             told = f": {milliseconds(change.predicted_s)}{_interval(change.interval_s)} predicted"
         elif change.kind in {"threads", "scheme"}:
             told = "; how much that gains has to be measured"
-        yield f"  {change.option:20s} {change.text}{told}"
+        yield change.option, f"{change.text}{told}"
 
 
 def _threads(count: int) -> str:

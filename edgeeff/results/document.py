@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ def to_json(value: Any) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def read_record(path: Path) -> Record:
-    """Read a record of any kind.
+def read_record(path: Path, *, more: Iterable[type[Record]] = ()) -> Record:
+    """Read a record of any kind; `more` are kinds that others than results define.
 
     Raises RecordError when the file is missing, no JSON, no record of edgeeff, of a newer schema version, or when a
     field is missing or of the wrong type (the message names the field).
@@ -68,12 +69,13 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"cannot read the record {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is no JSON document ({error}); give a record written by edgeeff") from error
+    known = RECORDS | {cls.schema: cls for cls in more}
     schema = document.get("schema") if isinstance(document, dict) else None
-    if not isinstance(schema, str) or schema not in RECORDS:
-        raise RecordError(f"{path} is no record of edgeeff: its schema is {schema!r}, known are {', '.join(RECORDS)}")
-    _check_versions(document, path)
+    if not isinstance(schema, str) or schema not in known:
+        raise RecordError(f"{path} is no record of edgeeff: its schema is {schema!r}, known are {', '.join(known)}")
+    _check_versions(document, path, known)
     try:
-        return msgspec.convert(document, RECORDS[schema])
+        return msgspec.convert(document, known[schema])
     except msgspec.ValidationError as error:
         raise RecordError(f"{path} is no valid {schema} record: {error}") from error
 
@@ -93,7 +95,7 @@ def _with_schema(value: Any, plain: Any) -> Any:
     return plain
 
 
-def _check_versions(document: Any, path: Path) -> None:
+def _check_versions(document: Any, path: Path, known: Mapping[str, type[Record]]) -> None:
     """Raise RecordError when the record, or one inside it, has no version or one that is newer than this edgeeff."""
     waiting = [document]
     while waiting:
@@ -103,7 +105,7 @@ def _check_versions(document: Any, path: Path) -> None:
         if not isinstance(item, dict):
             continue
         waiting += item.values()
-        cls = RECORDS.get(str(item.get("schema")))
+        cls = known.get(str(item.get("schema")))
         if cls is None:
             continue
         version = item.get("schema_version")
