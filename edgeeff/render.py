@@ -88,8 +88,6 @@ def conversion_facts(record: ConversionRecord) -> Iterator[tuple[str, str]]:
         yield "tried", _attempts(record.recovery)
     if record.finetuning is not None:
         yield "fine-tuned", finetuning(record.finetuning)
-    if record.edge_tpu is not None:
-        yield "Edge TPU", record.edge_tpu.sentence
     yield "verified", ", ".join(check.name for check in record.checks)
     yield (
         "against float",
