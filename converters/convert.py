@@ -223,7 +223,7 @@ def convert(
     types = (input_type, output_type)
     probes = list(_probes(drawn, calibration, finetune, height, width))
     if finetune is not None and drawn is not None:
-        made = _finetuned(model, finetune, drawn, labels, calibration.seed, types, output, threads, progress)
+        made = _finetuned(model, finetune, drawn, labels, calibration, types, output, threads, progress)
     elif goal is not None:
         made = _mixed(model, goal, board, source, drawn, calibration, types, threads, progress)
     else:
@@ -579,7 +579,7 @@ def _finetuned(
     finetune: Finetune,
     drawn: images.Sample,
     names: Sequence[str] | None,
-    seed: int,
+    calibration: Calibration,
     types: tuple[IoType, IoType],
     output: Path,
     threads: int,
@@ -592,7 +592,8 @@ def _finetuned(
         _taught_labels(finetune, drawn, model, names),
         finetune,
         qat.checkpoints(output),
-        seed=seed,
+        plan=recover.PLANS[calibration.effort],
+        seed=calibration.seed,
         threads=threads,
         input_type=types[0],
         output_type=types[1],
@@ -601,7 +602,7 @@ def _finetuned(
     use = CalibrationUse(
         kind="folder",
         count=len(drawn.files),
-        seed=seed,
+        seed=calibration.seed,
         folder=str(finetune.folder),
         method=finetuning.chosen,
         note=f"{finetuning.judging_images} of these were kept apart and taught nothing",

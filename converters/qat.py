@@ -13,7 +13,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ from edgeeff.converters import float_model, quantize, recover, replay, teach, ve
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.quantize import IoType, Ranges
-from edgeeff.converters.recover import INT8, Images, Judge
+from edgeeff.converters.recover import INT8, Images, Judge, Plan
 from edgeeff.converters.runtime import Session
 from edgeeff.errors import CalibrationError, InputError, MissingExtraError, ModelError
 from edgeeff.files import make_folder, sha256
 from edgeeff.progress import Progress, Silent
-from edgeeff.results import Finetuning
+from edgeeff.results import Attempt, Finetuning
 
 DEFAULT_STEPS = 400
 LEAST_IMAGES = 16
@@ -53,8 +53,8 @@ CHILD = (
     "import os, sys; os.environ['TF_USE_LEGACY_KERAS'] = '1'; sys.path[:] = sys.argv.pop(1).split(':'); "
     "from edgeeff.converters.teach import main; sys.exit(main())"
 )
-START = "ranges alone"
-TUNED = "fine-tuned"
+RANGES = "ranges alone"
+FINETUNED = "fine-tuned"
 
 Labels = npt.NDArray[np.int64]
 Classes = Callable[[int, Sequence[str] | None], Mapping[str, int]]
@@ -124,6 +124,7 @@ def finetune(
     wish: Finetune,
     folder: Path,
     *,
+    plan: Plan | None = None,
     seed: int = 0,
     threads: int = 2,
     input_type: IoType = "uint8",
@@ -132,6 +133,7 @@ def finetune(
 ) -> tuple[bytes, Finetuning]:
     """Fine-tune a float model on images and quantize it to int8; return the file and the report.
 
+    With a `plan` training begins with weights that are tuned block by block, if those are better than ranges alone.
     The state is kept in `folder`, and taken up from there when everything is the same as in the run before. The result
     depends on the model, the images, the wish, the seed and the number of threads alone. Raises ModelError for a
     network that the twin cannot be made of, CalibrationError for too few images, MissingExtraError without the
@@ -151,11 +153,11 @@ def finetune(
     if labels is not None:
         np.save(folder / "judged_labels.npy", labels[:kept])
         np.save(folder / "learned_labels.npy", labels[kept:])
-    resumed = _prepare(folder, _identity(folder, model, labels, wish, seed, threads))
+    resumed = _prepare(folder, _identity(folder, model, labels, wish, plan, seed, threads))
     pixels = np.load(folder / "learned.npy", mmap_mode="r")
     judge = Judge(model, pixels[: recover.MOST_SEARCHED], judging, threads)
-    ranges = _ranges(folder, model, pixels[:MOST_RANGED], judge, threads, progress)
-    (folder / "float.tflite").write_bytes(model.content)
+    (folder / teach.FLOAT).write_bytes(model.content)
+    begun, ranges, before = _begin(folder, model, pixels, judge, plan, seed, threads, progress)
     request = teach.Request(
         folder=str(folder),
         logits=model.logits,
@@ -178,12 +180,12 @@ def finetune(
             f"what was learned so far is in {folder}: the same command goes on from there"
         ) from None
     progress.stage("quantize what was learned")
-    tuned = recover.tuned(model, ranges, folder / teach.RESULT)
-    before, after = judge.attempt(START, model, ranges), judge.attempt(TUNED, *tuned)
+    tuned = recover.tuned(begun, ranges, folder / teach.RESULT)
+    after = judge.attempt(FINETUNED, *tuned)
     # Labels and smaller files are wishes of their own; without them only what is closer to float is better.
     better = after.fidelity.divergence < before.fidelity.divergence
     keep = better or labels is not None or wish.sparsity > 0 or wish.clusters > 0
-    chosen, chosen_ranges = tuned if keep else (model, ranges)
+    chosen, chosen_ranges = tuned if keep else (begun, ranges)
     content = quantize.quantize(chosen, INT8, chosen_ranges, input_type=input_type, output_type=output_type)
     said = json.loads((folder / teach.HISTORY).read_bytes())
     history = [teach.Checked(**fields) for fields in said["history"]]
@@ -200,7 +202,7 @@ def finetune(
         judging_images=kept,
         before=before,
         after=after,
-        chosen=TUNED if keep else START,
+        chosen=after.name if keep else before.name,
         divergences=tuple((checked.step, checked.divergence) for checked in history),
         accuracy_before=history[0].accuracy,
         accuracy_after=best.accuracy,
@@ -214,7 +216,8 @@ def finetune(
         if keep
         else (
             f"fine-tuning did not help on the {kept} images kept apart (divergence {after.fidelity.divergence:.3g}, "
-            f"{before.fidelity.divergence:.3g} without it), so only the ranges were chosen: give more images or steps",
+            f"{before.fidelity.divergence:.3g} without it), so what it began with was kept, {before.name}: give more "
+            "images or steps",
         ),
     )
 
@@ -225,7 +228,13 @@ def compressed_bytes(content: bytes) -> int:
 
 
 def _identity(
-    folder: Path, model: FloatModel, labels: Labels | None, wish: Finetune, seed: int, threads: int
+    folder: Path,
+    model: FloatModel,
+    labels: Labels | None,
+    wish: Finetune,
+    plan: Plan | None,
+    seed: int,
+    threads: int,
 ) -> dict[str, Any]:
     """What has to be the same for a run to be gone on with."""
     return {
@@ -236,6 +245,7 @@ def _identity(
         "steps": wish.steps,
         "sparsity": wish.sparsity,
         "clusters": wish.clusters,
+        "plan": None if plan is None else asdict(plan),
         "seed": seed,
         "threads": threads,
     }
@@ -249,7 +259,7 @@ def _prepare(folder: Path, identity: Mapping[str, Any]) -> bool:
     except (OSError, ValueError):
         same = False
     if not same:
-        for name in (teach.STATE, teach.BEST, teach.RESULT, teach.HISTORY, "ranges.json"):
+        for name in (teach.STATE, teach.BEST, teach.RESULT, teach.HISTORY, teach.RANGES):
             (folder / name).unlink(missing_ok=True)
         path.write_text(json.dumps(identity), encoding="utf-8")
     return same and (folder / teach.STATE).exists()
@@ -266,15 +276,34 @@ def _decode(path: Path, images: Images, progress: Progress) -> None:
     array.flush()
 
 
-def _ranges(
-    folder: Path, model: FloatModel, pixels: npt.NDArray[np.uint8], judge: Judge, threads: int, progress: Progress
-) -> Ranges:
-    """Choose the ranges that training starts from, or take those of the run that is gone on with."""
-    path = folder / "ranges.json"
-    if not path.exists():
-        ranges, *_ = recover.choose_ranges(model, list(pixels), judge, threads=threads, progress=progress)
-        path.write_text(json.dumps(ranges), encoding="utf-8")
-    return {name: (low, high) for name, (low, high) in json.loads(path.read_bytes()).items()}
+def _begin(
+    folder: Path,
+    model: FloatModel,
+    pixels: npt.NDArray[np.uint8],
+    judge: Judge,
+    plan: Plan | None,
+    seed: int,
+    threads: int,
+    progress: Progress,
+) -> tuple[FloatModel, Ranges, Attempt]:
+    """Return the weights and ranges that training starts from, and how good they are.
+
+    They are kept in the folder, and taken from there by a run that is gone on with.
+    """
+    weights, spans, about = folder / teach.START, folder / teach.RANGES, folder / "start.json"
+    if not spans.exists():  # written last
+        ranges, *_ = recover.choose_ranges(model, list(pixels[:MOST_RANGED]), judge, threads=threads, progress=progress)
+        best = judge.attempt(RANGES, model, ranges), model, ranges
+        if plan is not None:
+            found = recover.tune(model, ranges, list(pixels), plan, seed=seed, threads=threads, progress=progress)
+            tried = [(judge.attempt(name, *tuned), *tuned) for name, *tuned in found]
+            best = min([best, *tried], key=lambda one: one[0].fidelity.divergence)
+        weights.write_bytes(best[1].content)
+        about.write_text(best[0].name, encoding="utf-8")
+        spans.write_text(json.dumps(best[2]), encoding="utf-8")
+    begun = replace(model, content=weights.read_bytes())
+    ranges = {name: (low, high) for name, (low, high) in json.loads(spans.read_bytes()).items()}
+    return begun, ranges, judge.attempt(about.read_text(encoding="utf-8"), begun, ranges)
 
 
 def _show(said: Mapping[str, Any], progress: Progress) -> None:

@@ -43,7 +43,7 @@ LABELS_SHARE = 0.5
 LEAST_SIDE = 0.8
 """Of the random crops, as a share of the image's."""
 BATCH = 16
-MOST_VALUES = 1.7e8
+MOST_VALUES = 1.3e8
 """Of the maps of a batch: a step of learning takes some 16 bytes for each."""
 EVEN_BATCH = 8
 """Images at a time where nothing is learned."""
@@ -54,6 +54,7 @@ MASKS = 40
 TWIN_CHECKS = 4
 TWIN_TOLERANCE = 1e-4
 """Largest difference between the twin's scores, not quantized, and the float file's, as a share of the largest."""
+FLOAT, START, RANGES = "float.tflite", "start.tflite", "ranges.json"
 STATE, BEST, RESULT, HISTORY = "state.npz", "best.npz", "result.npz", "history.json"
 
 
@@ -61,7 +62,8 @@ STATE, BEST, RESULT, HISTORY = "state.npz", "best.npz", "result.npz", "history.j
 class Request:
     """What to train and for how long.
 
-    `folder` holds float.tflite, ranges.json ({name: [low, high]}), learned.npy and judged.npy (count, height, width, 3;
+    `folder` holds float.tflite, which teaches, start.tflite, the same network with the weights to begin with,
+    ranges.json ({name: [low, high]}), learned.npy and judged.npy (count, height, width, 3;
     uint8), with labels also learned_labels.npy and judged_labels.npy (int64). The state is kept there, and the results.
     """
 
@@ -113,9 +115,9 @@ def run(request: Request, send: Send) -> dict[str, Any]:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.random.set_seed(request.seed)
     send({"stage": "build the twin"})
-    graph = Graph((folder / "float.tflite").read_bytes())
-    ranges = {name: (low, high) for name, (low, high) in json.loads((folder / "ranges.json").read_bytes()).items()}
-    training = Training(tf, graph, ranges, request)
+    exact, begun = (Graph((folder / name).read_bytes()) for name in (FLOAT, START))
+    ranges = {name: (low, high) for name, (low, high) in json.loads((folder / RANGES).read_bytes()).items()}
+    training = Training(tf, exact, begun, ranges, request)
     training.learn(send)
     return {"packages": _packages(), "resumed_at": training.resumed_at}
 
@@ -123,7 +125,9 @@ def run(request: Request, send: Send) -> dict[str, Any]:
 class Training:
     """The float network, its simulated twin, and the state of Adam."""
 
-    def __init__(self, tf: Any, graph: Graph, ranges: dict[str, tuple[float, float]], request: Request) -> None:
+    def __init__(
+        self, tf: Any, graph: Graph, begun: Graph, ranges: dict[str, tuple[float, float]], request: Request
+    ) -> None:
         from edgeeff.converters.twin import Compression, Twin  # noqa: PLC0415 - it is TensorFlow
 
         self._tf, self._graph, self._request, self._folder = tf, graph, request, Path(request.folder)
@@ -139,7 +143,7 @@ class Training:
         self._pruned_by -= self._pruned_by % every
         compression = Compression(request.sparsity, max(self._pruned_by, 1), every, request.clusters)
         self._teacher = Twin(graph, request.logits, fixed=request.fixed)
-        self._twin = Twin(graph, request.logits, ranges, request.fixed, compression)
+        self._twin = Twin(begun, request.logits, ranges, request.fixed, compression)
         self._twin.begin()
         self._learned = self._twin.variables(WEIGHT_RATE, BIAS_RATE, RANGE_RATE)
         self._means = [tf.Variable(tf.zeros_like(variable)) for variable, _ in self._learned]
@@ -284,7 +288,7 @@ class Training:
     def _check_twin(self) -> None:
         """Raise ModelError unless the twin computes what the float file does."""
         tf, images = self._tf, self._images[:TWIN_CHECKS]
-        session = runtime.Session((self._folder / "float.tflite").read_bytes())
+        session = runtime.Session((self._folder / FLOAT).read_bytes())
         expected = np.stack([session.run(image) for image in images])
         found = self._teacher.model(tf.constant(images, tf.float32), training=False)[-1]
         if self._graph.name(self._graph.outputs[0]) != self._request.logits:

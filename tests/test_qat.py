@@ -144,7 +144,7 @@ def test_no_convolution_is_left_in_float(done: Done) -> None:
 
 def test_the_best_state_is_closer_to_float_than_the_start(done: Done) -> None:
     report = done.report
-    assert report.chosen == qat.TUNED
+    assert report.chosen == qat.FINETUNED
     assert report.after.fidelity.divergence < report.before.fidelity.divergence
     assert [step for step, _ in report.divergences] == [0, 4, 8, 12]
     assert report.best_step == min(report.divergences, key=lambda checked: checked[1])[0] > 0
@@ -192,7 +192,7 @@ def test_a_file_that_is_not_better_is_not_taken(done: Done, tmp_path: Path, monk
     monkeypatch.setattr(float_model, "converse", no_lesson)
     monkeypatch.setattr(qat, "CHECKS", 3)
     content, report = finetune(done.model, PHOTOS, None, Finetune(folder, STEPS), folder, threads=1)
-    assert (report.chosen, report.resumed_at) == (qat.START, STEPS)
+    assert (report.chosen, report.resumed_at) == (qat.RANGES, STEPS)
     assert "fine-tuning did not help on the 10 images kept apart" in report.warnings[0]
     assert Session(content).run(PHOTOS[0]).max() > 0.3
 
@@ -218,12 +218,30 @@ def test_another_run_begins_anew(
     folder, seed = tmp_path / "run", changed.pop("seed", 0)
     shutil.copytree(done.folder, folder)
     monkeypatch.setattr(float_model, "converse", interrupted)
-    monkeypatch.setattr(qat, "_ranges", lambda *_: {})
+    monkeypatch.setattr(qat, "_begin", lambda *_: (done.model, {}, done.report.before))
     wish = replace(Finetune(folder, STEPS), **changed)
     with pytest.raises(KeyboardInterrupt) as caught:
         finetune(done.model, PHOTOS, None, wish, folder, seed=seed, threads=1)
     assert not str(caught.value)
     assert not (folder / teach.STATE).exists()
+
+
+@pytest.mark.parametrize(("tuned", "chosen"), [(1.0, "blocks tuned"), (0.25, qat.RANGES)])
+def test_training_begins_with_tuned_blocks_where_they_are_better(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuned: float, chosen: str
+) -> None:
+    good = json.loads((done.folder / teach.RANGES).read_bytes())
+    half, its = ({name: (low * by, high * by) for name, (low, high) in good.items()} for by in (0.5, tuned))
+    monkeypatch.setattr(recover, "choose_ranges", lambda *_, **__: (half, done.report.before, ()))
+    monkeypatch.setattr(recover, "tune", lambda *_, **__: [("blocks tuned", done.model, its)])
+    monkeypatch.setattr(float_model, "converse", interrupted)
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        finetune(done.model, PHOTOS, None, Finetune(tmp_path, STEPS), folder, plan=recover.PLANS["standard"], threads=1)
+    begun = json.loads((folder / teach.RANGES).read_bytes())
+    assert {name: tuple(span) for name, span in begun.items()} == (its if chosen == "blocks tuned" else half)
+    assert (folder / "start.json").read_text() == chosen
+    assert (folder / teach.START).read_bytes() == done.model.content
 
 
 def test_only_what_a_run_wrote_is_removed(tmp_path: Path) -> None:
@@ -363,7 +381,7 @@ def test_the_record_says_how_it_was_trained(
     assert record.finetuning.compressed_bytes == len(zlib.compress(output.read_bytes(), 9))
     assert record.finetuning.divergences == done.report.divergences
     use = record.calibration
-    assert (use.kind, use.count, use.method, len(use.images)) == ("folder", 20, qat.TUNED, 20)
+    assert (use.kind, use.count, use.method, len(use.images)) == ("folder", 20, qat.FINETUNED, 20)
     assert "10 of these were kept apart" in use.note
     ((count, labels, wish, options),) = seen
     assert (count, labels, wish.steps, options["seed"]) == (20, None, 7, 3)

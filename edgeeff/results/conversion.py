@@ -66,7 +66,7 @@ class Finetuning:
     judging_images: int
     """Images kept apart, which chose the step."""
     before: Attempt
-    """With the same ranges to begin with, and no training."""
+    """What training began with: ranges alone, or weights that were tuned block by block."""
     after: Attempt
     chosen: str
     """The name of one of the two."""

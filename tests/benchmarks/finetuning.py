@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.finetuning [--model FILE] [--images DIR] [--evaluation DIR] [--steps 400]
                                           [--prune SHARE] [--cluster NUMBER] [--seeds 1] [--threads 2]
+                                          [--effort standard]
 
 Both folders hold class folders of the same names; the labels of --images are not looked at. Without options the hard
 case of the folder that EDGEEFF_SHARED names, or of the one beside the project: EfficientNet-B0, whose swish plain int8
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeeff.calibration import images
-from edgeeff.converters import qat, quantize
+from edgeeff.converters import qat, quantize, recover
 from edgeeff.converters.qat import Finetune
 from edgeeff.converters.recover import INT8
 from edgeeff.converters.runtime import Session
@@ -50,6 +51,7 @@ def main() -> int:
     parser.add_argument("--cluster", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--effort", choices=tuple(recover.PLANS), default="standard", help="before training begins")
     options = parser.parse_args()
     model = load(options.model)
     judged = sorted(images.find(options.evaluation), key=lambda file: file.key)
@@ -76,10 +78,19 @@ def main() -> int:
         start, spent = time.perf_counter(), cpu()
         with tempfile.TemporaryDirectory() as folder, Bars() as bars:
             content, report = qat.finetune(
-                model, given, None, wish, Path(folder), seed=seed, threads=options.threads, progress=bars
+                model,
+                given,
+                None,
+                wish,
+                Path(folder),
+                plan=recover.PLANS[options.effort],
+                seed=seed,
+                threads=options.threads,
+                progress=bars,
             )
         print(line(f"fine-tuned, seed {seed}", scores(content), expected, truth, zipped(content)), flush=True)
         before, after = report.before.fidelity, report.after.fidelity
+        print(f"{'':<22}began with {report.before.name}")
         print(
             f"{'':<22}{report.steps_taken} steps of {report.batch} of {report.images} images, best at "
             f"{report.best_step}; {time.perf_counter() - start:.0f} s, {cpu() - spent:.0f} s of CPU; on "
