@@ -20,7 +20,10 @@ from edgeeff.results import (
     BoardState,
     BoardSummary,
     Comparison,
+    CompiledFile,
     Device,
+    EdgeTpuLibrary,
+    EdgeTpuUse,
     EndToEnd,
     FleetSummary,
     Latency,
@@ -47,6 +50,7 @@ class Run:
     observation: validity.Observation
     minutes: tuple[Minute, ...]
     pss_bytes: int | None
+    edge_tpu_library: EdgeTpuLibrary | None
 
     @classmethod
     def of(cls, said: Sequence[events.Event]) -> Run:
@@ -62,12 +66,13 @@ class Run:
             str(last["imported"]["runtime"]), str(last["imported"]["version"])
             minutes = tuple(msgspec.convert(event, Minute) for event in said if event["event"] == "minute")
             shares = [int(event["pss_bytes"]) for event in said if event.get("pss_bytes") is not None]
+            library = msgspec.convert(last.get("edge_tpu_library"), EdgeTpuLibrary | None)
         except (KeyError, TypeError, ValueError) as error:
             raise DeviceError(f"what the runner said is not understood ({error!r}); is it ours, and whole?") from error
         latencies = observation.latencies_s
         if not len(latencies) or not np.isfinite(latencies).all() or latencies.min() <= 0:
             raise DeviceError("the runner gave no latencies, or some that are no times")
-        return cls(last, observation, minutes, max(shares, default=None))
+        return cls(last, observation, minutes, max(shares, default=None), library)
 
 
 _NEEDED = {
@@ -89,8 +94,12 @@ def record(
     device: Device,
     conditions: validity.Conditions,
     image: str | None = None,
+    compiled: CompiledFile | None = None,
 ) -> ProfileRecord:
-    """Summarize all processes of one file at one thread count, in their order."""
+    """Summarize all processes of one file at one thread count, in their order.
+
+    `compiled` is what a file for the Edge TPU says of itself, where that was read.
+    """
 
     def every(event: str, name: str) -> list[Any]:
         return [run.said[event][name] for run in runs if run.said[event].get(name) is not None]
@@ -124,6 +133,7 @@ def record(
         time_to_throttle_s=validity.time_to_throttle(observations[-1]) if mode == "sustained" else None,
         end_to_end=_end_to_end(runs, image),
         board=_board([state for observation in observations for state in observation.states]),
+        edge_tpu=_edge_tpu(runs, compiled),
         verdict=_verdict(observations, conditions, sustained=mode == "sustained"),
         options=options,
     )
@@ -178,10 +188,22 @@ def differences(before: ProfileRecord, after: ProfileRecord) -> tuple[str, ...]:
             "delegate": runtime.delegate if runtime else "unknown",
             "threads": str(one.threads),
             "kind": "sustained" if one.mode == "sustained" else "repeated",
+            "Edge TPU": _link(one.edge_tpu),
+            "libedgetpu": _library(one.edge_tpu),
         }
 
     old, new = parts(before), parts(after)
     return tuple(f"{name} was {old[name]}, is {new[name]}" for name in old if old[name] != new[name])
+
+
+def _link(use: EdgeTpuUse | None) -> str:
+    one = use.edge_tpu if use is not None else None
+    return f"on {one.bus}, {one.megabits_per_s} Mbit/s" if one is not None else "unknown"
+
+
+def _library(use: EdgeTpuUse | None) -> str:
+    # The packages for the normal and the highest clock have the same version.
+    return f"{use.library.package} {use.library.version}" if use is not None else "unknown"
 
 
 def by_block(parts: Sequence[tuple[str, int, int]], until: Sequence[float]) -> tuple[BlockLatency, ...]:
@@ -235,6 +257,25 @@ def _model_bytes(runs: Sequence[Run]) -> int | None:
         and run.said["imported"].get("anonymous_bytes") is not None
     ]
     return max(0, int(np.median(grown))) if grown else None
+
+
+def _edge_tpu(runs: Sequence[Run], compiled: CompiledFile | None) -> EdgeTpuUse | None:
+    library = runs[0].edge_tpu_library
+    if library is None:
+        return None
+    uploads = [run.said["first"]["first_inference_s"] - np.median(run.observation.latencies_s) for run in runs]
+    degrees = [run.observation.edge_tpu_c(state) for run in runs for state in run.observation.states]
+    return EdgeTpuUse(
+        edge_tpu=next((run.observation.edge_tpu for run in runs if run.observation.edge_tpu is not None), None),
+        library=library,
+        parameter_upload_s=max(0.0, float(np.median(uploads))),
+        cached_parameter_bytes=compiled.cached_parameter_bytes if compiled is not None else None,
+        streamed_parameter_bytes=compiled.streamed_parameter_bytes if compiled is not None else None,
+        cpu_operators=compiled.cpu_operators if compiled is not None else None,
+        minimum_runtime=compiled.minimum_runtime if compiled is not None else None,
+        start_temperature_c=degrees[0] if degrees else None,
+        max_temperature_c=max((value for value in degrees if value is not None), default=None),
+    )
 
 
 def _throughput(observations: Sequence[validity.Observation]) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from edgeeff.devices.validity import FULL_LINK
 from edgeeff.results import CpuFrequency, EdgeTpu, FoundRuntime, Memory, ProbeRecord
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def _rows(record: ProbeRecord) -> Iterator[tuple[str, str]]:
         yield "Edge TPU", _edge_tpu(edge_tpu)
     library = record.edge_tpu_library
     if library is not None:
-        parts = (library.package, library.version, library.path, library.says)
+        problem = f"cannot be loaded: {library.problem}" if library.problem else None
+        parts = (library.package, library.version, library.path, library.says, problem)
         yield "libedgetpu", ", ".join(part for part in parts if part)
     elif record.edge_tpus:
         yield "libedgetpu", "not found: the Edge TPU cannot be used without it"
@@ -109,15 +111,23 @@ def _runtime(runtime: FoundRuntime) -> str:
     return f"{name}: works" if runtime.works else f"{name} does not work: {runtime.problem}"
 
 
+def link(edge_tpu: EdgeTpu) -> str:
+    """Say how an Edge TPU is connected: USB 3 (5000 Mbit/s)."""
+    kinds = {480: "USB 2", 5000: "USB 3"}
+    kind = kinds.get(int(edge_tpu.megabits_per_s or 0), "USB") if edge_tpu.bus == "usb" else "PCIe"
+    return kind if edge_tpu.megabits_per_s is None else f"{kind} ({edge_tpu.megabits_per_s:.0f} Mbit/s)"
+
+
 def _edge_tpu(edge_tpu: EdgeTpu) -> str:
+    slow = edge_tpu.megabits_per_s is not None and edge_tpu.megabits_per_s < FULL_LINK
+    connected = f"{link(edge_tpu)}{': slow' if slow else ''}"
     if edge_tpu.bus == "usb":
-        speeds = {480: "USB 2: slow", 5000: "USB 3"}
-        speed = speeds.get(int(edge_tpu.megabits_per_s or 0), f"{edge_tpu.megabits_per_s} Mbit/s")
-        return f"{speed}, {edge_tpu.id}{'' if edge_tpu.initialized else ', not used since it was plugged in'}"
+        return f"{connected}, {edge_tpu.id}{'' if edge_tpu.initialized else ', not used since it was plugged in'}"
     if edge_tpu.device is None:
-        return "PCIe, without its driver: install gasket-dkms on the board"
+        return f"{connected}, without its driver: install gasket-dkms on the board"
     warmth = f", {edge_tpu.temperature_c:.1f} C" if edge_tpu.temperature_c is not None else ""
-    return f"PCIe, {edge_tpu.device}{warmth}"
+    limit = f", slower from {edge_tpu.throttle_c:.0f} C on" if edge_tpu.throttle_c is not None else ""
+    return f"{connected}, {edge_tpu.device}{warmth}{limit}"
 
 
 def _size(size: int | None) -> str:

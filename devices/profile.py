@@ -12,7 +12,7 @@ import json
 import signal
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from edgeeff.errors import (
     TimeLimitError,
 )
 from edgeeff.files import make_folder, write_atomic
-from edgeeff.results import Device, ModelFile, ProfileRecord, Runtime, this_device, to_json
+from edgeeff.results import CompiledFile, Device, ModelFile, ProfileRecord, Runtime, this_device, to_json
 
 START_LIMIT_S = 180.0
 """Time that a process may take to import, load and end: an emulated board imports for half a minute."""
@@ -52,6 +52,8 @@ LIMIT_C = 80.0
 """Where boards begin to slow down that nothing else is known of."""
 FULL_PROCESSES = 5
 MODELS = f"{setup.FOLDER}/models"
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+"""How a process ends that libraries break which do not fit each other."""
 
 Result = TypeVar("Result")
 Delegate = Literal["auto", "xnnpack", "none", "edgetpu"]
@@ -112,6 +114,8 @@ class Plan:
     """For end-to-end runs, from this file to scores."""
     keep: bool = False
     """Leave files and runner on the board, for the next time."""
+    compiled: Mapping[str, CompiledFile] = field(default_factory=dict)
+    """What files for the Edge TPU say of themselves, by their paths, where that was read."""
 
 
 @dataclass(frozen=True)
@@ -442,6 +446,8 @@ class _Board:
         }
         if plan.image is not None:
             options["image"] = self.there[str(plan.image)]
+        if case.model.path in plan.compiled:
+            options["edge_tpu_runtime"] = plan.compiled[case.model.path].minimum_runtime
         said = await self._say(case, options, plan.protocol.time_limit_s)
         run = Run.of(said)
         if self.store is not None:
@@ -469,9 +475,11 @@ class _Board:
             raise TimeLimitError(f"{what} took longer than {time_limit_s:.0f} s and was ended") from error
         if problem is not None:
             raise self._in_our_words(problem, case)
-        if status:
+        done = any(event["event"] == "done" for event in said)
+        # Delegates may crash when they are taken down; all figures are there then.
+        if status and not (done and _signal(status) in CRASHES):
             raise DeviceError(f"{what} {how_it_ended(status, complaints, said, case.model)}")
-        if not any(event["event"] == "done" for event in said):
+        if not done:
             text = "".join(f"\n  {line[:200]}" for line in other) or " nothing"
             raise DeviceError(f"{what} gave no figures but said:{text}")
         return said
@@ -528,12 +536,18 @@ class _Board:
             device=self.device,
             conditions=conditions,
             image=str(plan.image) if plan.image is not None else None,
+            compiled=plan.compiled.get(case.model.path),
         )
+
+
+def _signal(status: int) -> int:
+    """Return the signal that ended a process, as the system or as a shell tells it; 0 for none."""
+    return -status if status < 0 else max(0, status - 128)
 
 
 def how_it_ended(status: int, complaints: str, said: Sequence[Event], model: ModelFile) -> str:
     """Say how a process ended that failed without a word of its own."""
-    if status in {-signal.SIGKILL, 128 + signal.SIGKILL}:
+    if _signal(status) == signal.SIGKILL:
         free = next((event["available_bytes"] for event in reversed(said) if event.get("available_bytes")), None)
         room = f" and {free / 1e6:.0f} MB were available when it was last seen" if free else ""
         return (
@@ -545,6 +559,13 @@ def how_it_ended(status: int, complaints: str, said: Sequence[Event], model: Mod
         with suppress(ValueError):
             name = signal.Signals(-status).name
     end = "\n".join(complaints.strip().splitlines()[-5:])
+    told = {event["event"]: event for event in said}
+    if _signal(status) in CRASHES and {"edge_tpu_library", "imported"} <= told.keys():
+        used = told["imported"]
+        doing = "while it ran on the Edge TPU" if "loaded" in told else "while it was loaded for the Edge TPU"
+        words = runner.mismatch_help(used["runtime"], used["version"], told["edge_tpu_library"])
+        name = signal.Signals(_signal(status)).name
+        return f"crashed with {name} {doing}. {words}{'. It said:' if end else ''}\n{end}".rstrip()
     return f"failed with {name}:\n{end}"
 
 

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edgeeff.devices.events import Event
+from edgeeff.devices.probe_view import link
 from edgeeff.devices.profile import Case
-from edgeeff.results import Comparison, FleetSummary, ProfileRecord
+from edgeeff.results import Comparison, EdgeTpuUse, FleetSummary, ProfileRecord
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +22,7 @@ ROWS = 24
 SENTENCES = {
     "connecting": "connecting",
     "sending": "sending what it lacks",
+    "edge_tpu_library": "importing",
     "imported": "loading",
     "loaded": "first inference",
     "first": "warming up",
@@ -189,13 +191,16 @@ def starts(records: Sequence[ProfileRecord]) -> Table:
     """Return the table of what happens once, in ms, and of memory, in MB."""
     from rich.markup import escape
 
-    table = _table("start, ms; memory, MB", "import", "load", "first", "peak", "PSS", "model's")
+    uploads = ["of it upload"] if any(record.edge_tpu for record in records) else []
+    table = _table("start, ms; memory, MB", "import", "load", "first", *uploads, "peak", "PSS", "model's")
     for record in records:
+        upload = _ms(record.edge_tpu.parameter_upload_s) if record.edge_tpu else ""
         table.add_row(
             escape(f"{label(record, records)}, {_threads(record.threads)}"),
             _ms(record.import_s),
             _ms(record.load_s),
             _ms(record.first_inference_s),
+            *(upload for _ in uploads),
             _megabytes(record.peak_rss_bytes),
             _megabytes(record.pss_bytes),
             _megabytes(record.model_bytes),
@@ -243,6 +248,8 @@ def details(record: ProfileRecord) -> Iterator[str]:
         f"{latency.outliers or 0:,} outliers (kept), {record.throughput_per_s or 0:.3g} per s; page cache "
         f"{record.page_cache}"
     )
+    if record.edge_tpu is not None:
+        yield f"  {_edge_tpu(record.edge_tpu)}"
     if record.minutes:
         minutes = ", ".join(milliseconds(minute.p50_s) for minute in record.minutes)
         slowed = record.time_to_throttle_s
@@ -257,6 +264,28 @@ def details(record: ProfileRecord) -> Iterator[str]:
             f"resize {milliseconds(steps.resize_s)} + quantize {milliseconds(steps.quantize_s)} + run "
             f"{milliseconds(steps.invoke_s)} (medians; 90 % within {milliseconds(steps.total_p90_s)})"
         )
+
+
+def _edge_tpu(use: EdgeTpuUse) -> str:
+    library = use.library
+    version = f" (runtime version {library.runtime})" if library.runtime is not None else ""
+    parts = [
+        f"Edge TPU on {link(use.edge_tpu) if use.edge_tpu is not None else 'a link that is not known'}",
+        f"{library.package or 'libedgetpu'} {library.version or 'of unknown version'}{version}",
+        f"the first inference took {milliseconds(use.parameter_upload_s)} longer than later ones{_sent(use)}",
+    ]
+    if use.streamed_parameter_bytes:
+        parts.append(f"{_megabytes(use.streamed_parameter_bytes)} MB of parameters are sent with each inference")
+    if use.cpu_operators:
+        parts.append(f"{use.cpu_operators} operators are left to the CPU")
+    if use.max_temperature_c is not None:
+        parts.append(f"{use.max_temperature_c:.0f} C at most")
+    return "; ".join(parts)
+
+
+def _sent(use: EdgeTpuUse) -> str:
+    size = use.cached_parameter_bytes
+    return f": it sends the {_megabytes(size)} MB of parameters that stay there" if size else ""
 
 
 def _delegate(name: str) -> str:
@@ -310,6 +339,8 @@ def _verdicts(records: Sequence[ProfileRecord]) -> Iterator[str]:
 def _next(records: Sequence[ProfileRecord], paths: Sequence[str]) -> Iterator[str]:
     first = records[0]
     where = "" if first.target == "local" else f" --target {first.target}"
+    if first.edge_tpu is not None:
+        where += " --delegate edgetpu"
     if paths:
         yield f"records: {', '.join(paths[:4])}{f' and {len(paths) - 4} more' if len(paths) > 4 else ''}"
     if first.mode == "quick":

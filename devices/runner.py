@@ -43,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "model": "",
     "threads": 1,
     "delegate": "auto",  # what the runtime does by itself; or "xnnpack", "none", "edgetpu"
+    "edge_tpu_runtime": None,  # the oldest runtime of the Edge TPU that the model runs on, where that is known
     "warmup_runs": 10,  # at least
     "warmup_s": 2.0,  # at least
     "warmup_limit_s": 30.0,  # then the device is called not stable
@@ -112,6 +113,7 @@ EDGE_TPU_USB = {"1a6e:089a": False, "18d1:9302": True}  # the second once a firs
 EDGE_TPU_PCI = "1ac1:089a"
 EDGE_TPU_LIBRARY = "libedgetpu.so.1"
 EDGE_TPU_OPERATOR = "edgetpu-custom-op"
+EDGE_TPU_BUILDS = "https://github.com/feranick/libedgetpu/releases"
 DELEGATES = "DELEGATE|TfLiteXNNPackDelegate|EdgeTpuDelegate.*"  # what runtimes call the parts that they took
 BICUBIC = 3  # Pillow moved the name, not the number
 FRAME = struct.Struct(">II")  # before each image: its number, from 0, and how many bytes follow
@@ -333,6 +335,7 @@ def state(tree: Tree) -> dict[str, Any]:
         "cpus": cpus,
         "clock_hz": measured,
         "temperature_c": temperature(tree),
+        "edge_tpus_c": edge_tpu_temperatures(tree),
         "throttled": bits,
         "load_1m": load_average(tree),
         "cpu_s": round(time.process_time(), 6),
@@ -506,13 +509,20 @@ def runtimes() -> list[dict[str, Any]]:
 
 
 def edge_tpus(tree: Tree) -> list[dict[str, Any]]:
-    """Return the Edge TPUs on USB and PCIe; one on PCIe without a device file lacks its driver."""
+    """Return the Edge TPUs on USB and PCIe; one on PCIe without a device file lacks its driver.
+
+    A link's megabits per second are as sysfs tells them: 480 for USB 2, 5000 for USB 3, transfers times lanes for PCIe.
+    """
     found: list[dict[str, Any]] = []
     for folder in tree.paths("/sys/bus/usb/devices/*"):
         name = f"{tree.text(folder + '/idVendor')}:{tree.text(folder + '/idProduct')}"
         if name in EDGE_TPU_USB:
+            bus, number = tree.number(folder + "/busnum"), tree.number(folder + "/devnum")
+            device = None if bus is None or number is None else f"/dev/bus/usb/{bus:03.0f}/{number:03.0f}"
             speed = tree.number(folder + "/speed")
-            found.append({"bus": "usb", "id": name, "megabits_per_s": speed, "initialized": EDGE_TPU_USB[name]})
+            initialized = EDGE_TPU_USB[name]
+            one = {"bus": "usb", "id": name, "device": device, "megabits_per_s": speed, "initialized": initialized}
+            found.append(one)
     chips = [
         folder
         for folder in tree.paths("/sys/bus/pci/devices/*")
@@ -521,39 +531,88 @@ def edge_tpus(tree: Tree) -> list[dict[str, Any]]:
     devices = tree.paths("/dev/apex_[0-9]*")
     for index in range(max(len(chips), len(devices))):
         device = devices[index] if index < len(devices) else None
-        sensor = f"/sys/class/apex/{device.rsplit('/', 1)[1]}/temp" if device else ""
-        degrees = tree.number(sensor, 1e-3) if device else None
-        found.append({"bus": "pcie", "id": EDGE_TPU_PCI, "device": device, "temperature_c": degrees})
+        found.append(
+            {
+                "bus": "pcie",
+                "id": EDGE_TPU_PCI,
+                "device": device,
+                "megabits_per_s": pcie_speed(tree, chips[index]) if index < len(chips) else None,
+                "temperature_c": apex_temperature(tree, device) if device else None,
+                "throttle_c": apex_limit(tree, device) if device else None,
+            }
+        )
     return found
+
+
+def pcie_speed(tree: Tree, folder: str) -> Optional[float]:
+    """Return the megabits per second of all lanes of a PCIe device as it is linked now."""
+    rate = re.match(r"([\d.]+) GT/s", tree.text(folder + "/current_link_speed") or "")
+    lanes = tree.number(folder + "/current_link_width")
+    return float(rate[1]) * 1000.0 * lanes if rate and lanes else None
+
+
+def apex_temperature(tree: Tree, device: str) -> Optional[float]:
+    """Return the temperature of an Edge TPU on PCIe.
+
+    The driver of the kernel itself does not tell it. A chip that does not answer reads as ones: -89.7 degrees in the
+    driver's formula (apex_driver.c, adc_to_millic).
+    """
+    degrees = tree.number(f"/sys/class/apex/{os.path.basename(device)}/temp", 1e-3)
+    return None if degrees is None or degrees < -80.0 else degrees
+
+
+def apex_limit(tree: Tree, device: str) -> Optional[float]:
+    """Return the temperature from which the driver halves the Edge TPU's clock; None where it does not look."""
+    folder = f"/sys/class/apex/{os.path.basename(device)}"
+    return tree.number(folder + "/trip_point0_temp", 1e-3) if tree.number(folder + "/temp_poll_interval") else None
+
+
+def edge_tpu_temperatures(tree: Tree) -> dict[str, float]:
+    """Return the temperatures of the Edge TPUs that tell theirs, by device file: those on PCIe."""
+    found = {device: apex_temperature(tree, device) for device in tree.paths("/dev/apex_[0-9]*")}
+    return {device: degrees for device, degrees in found.items() if degrees is not None}
 
 
 def edge_tpu_library(tree: Tree) -> Optional[dict[str, Any]]:
     """Return where libedgetpu is, the package it is from, and what it says of itself; None when it is nowhere."""
     folders = ("/usr/lib/*-linux-gnu*", "/usr/lib", "/usr/local/lib", "/lib/*-linux-gnu*", "/usr/lib64")
     path = next((path for folder in folders for path in tree.paths(f"{folder}/{EDGE_TPU_LIBRARY}")), None)
-    if path is None:
-        return None
+    return {**try_library(tree, tree.real(path)), "path": path} if path else None
+
+
+def try_library(tree: Tree, name: str) -> dict[str, Any]:
+    """Load libedgetpu in a child process: return what it is, and what went wrong."""
     package: dict[str, Optional[str]] = {"package": None, "version": None}
     for block in (tree.text("/var/lib/dpkg/status") or "").split("\n\n"):
         if block.startswith("Package: libedgetpu1-"):
             fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
             if fields.get("Status", "").endswith(" installed"):
                 package = {"package": fields["Package"], "version": fields.get("Version")}
-    said, _ = in_child(lambda: edge_tpu_version(tree.real(path)))
-    return {"path": path, **package, "says": said}
+    said, accident = in_child(lambda: load_library(name))
+    if said is None:
+        said = {"path": name, "says": None, "problem": f"loading it {accident}"}
+    number = re.search(r"RuntimeVersion\((\d+)\)", said["says"] or "")
+    return {**package, **said, "runtime": int(number[1]) if number else None}
 
 
-def edge_tpu_version(path: str) -> Optional[str]:
-    """Return what libedgetpu says of itself (edgetpu_version of its C header); None when it cannot be loaded."""
+def load_library(name: str) -> dict[str, Optional[str]]:
+    """Load libedgetpu: return where it is and what it says of itself (edgetpu_version of its C header), or why not."""
     import ctypes
 
+    found: dict[str, Optional[str]] = {"path": name, "says": None, "problem": None}
     try:
-        version = ctypes.CDLL(path).edgetpu_version
-    except (AttributeError, OSError):
-        return None
+        library = ctypes.CDLL(name)
+    except OSError as error:
+        return {**found, "problem": str(error)}
+    maps = re.search(r"\S*/libedgetpu\S*$", process_text("maps") or "", re.M)
+    found["path"] = maps[0] if maps else name
+    try:
+        version = library.edgetpu_version
+    except AttributeError:  # the oldest have no C functions
+        return found
     version.restype = ctypes.c_char_p
     said = version()
-    return said.decode("utf-8", "replace") if said else None
+    return {**found, "says": said.decode("utf-8", "replace") if said else None}
 
 
 def processors(tree: Tree) -> dict[str, Any]:
@@ -688,29 +747,9 @@ def readable(path: str, kind: str, what: str) -> int:
         raise Failure(kind, f"cannot read the {what} {path}: {error.strerror}") from error
 
 
-def edge_tpu_delegate(module: Any) -> Any:
-    """Load the Edge TPU's delegate."""
-    import ctypes
-
-    try:
-        # Where the library is missing, load_delegate alone would also print the traceback of a half-made object.
-        ctypes.CDLL(EDGE_TPU_LIBRARY)
-    except OSError as error:
-        message = f"the Edge TPU's library cannot be loaded ({error}); install libedgetpu1-std on the board"
-        raise Failure("edgetpu-library", message) from error
-    try:
-        return module.load_delegate(EDGE_TPU_LIBRARY)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise Failure(
-            "edgetpu-device",
-            f"the Edge TPU's library is there, but no Edge TPU answers ({error or 'no reason given'}); "
-            "plug it in, and see that this user may use it (group plugdev or apex)",
-        ) from error
-
-
-def open_model(module: Any, options: dict[str, Any]) -> Any:
+def open_model(module: Any, tree: Tree, options: dict[str, Any]) -> Any:
     """Return an interpreter with its memory allocated and the asked delegate."""
-    path, delegate = options["model"], options["delegate"]
+    delegate = options["delegate"]
     extra: dict[str, Any] = {}
     if delegate == "none":
         resolver = getattr(module, "OpResolverType", None)
@@ -718,11 +757,8 @@ def open_model(module: Any, options: dict[str, Any]) -> Any:
             raise Failure("delegate", "this runtime cannot be kept from using XNNPACK; use --delegate auto")
         extra["experimental_op_resolver_type"] = resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     elif delegate == "edgetpu":
-        with open(path, "rb") as file:
-            if EDGE_TPU_OPERATOR.encode() not in file.read():
-                raise Failure("delegate", f"{path} is not compiled for the Edge TPU: nothing of it would run there")
-        extra["experimental_delegates"] = [edge_tpu_delegate(module)]
-    interpreter = module.Interpreter(model_path=path, num_threads=options["threads"], **extra)
+        extra["experimental_delegates"] = [edge_tpu_delegate(module, tree)]
+    interpreter = module.Interpreter(model_path=options["model"], num_threads=options["threads"], **extra)
     interpreter.allocate_tensors()
     return interpreter
 
@@ -754,11 +790,11 @@ def delegated(interpreter: Any) -> dict[str, Optional[int]]:
     return {"delegated_parts": len(parts), "delegated_operators": len(taken), "operators": len(own)}
 
 
-def load(module: Any, name: str, tree: Tree, options: dict[str, Any]) -> Any:
-    """Load the model, saying what went wrong in words that help."""
+def load(module: Any, name: str, tree: Tree, options: dict[str, Any], mismatch: str = "") -> Any:
+    """Load the model, saying what went wrong in words that help; `mismatch` are those for a wrong libedgetpu."""
     path, size = options["model"], os.path.getsize(options["model"])
     try:
-        return open_model(module, options)
+        return open_model(module, tree, options)
     except (MemoryError, RuntimeError, SystemError, TypeError, ValueError) as error:
         said = f"{type(error).__name__}: {error}"
         unresolved = re.search(r"unresolved custom op: (\S+?)\.?\s", f"{error}\n")
@@ -768,6 +804,11 @@ def load(module: Any, name: str, tree: Tree, options: dict[str, Any]) -> Any:
         if unresolved:
             message = f"{path} has the custom operator {unresolved[1]}, which {name} does not have"
             raise Failure("operator", f"{message}; convert it without custom operators") from error
+        older = re.search(r"requires runtime version \((\d+)\).*this runtime version \((\d+)\)", str(error))
+        if older:
+            raise Failure("edgetpu-runtime", too_old(path, int(older[1]), int(older[2]))) from error
+        if "EdgeTpuDelegate" in str(error):  # what libedgetpu says that finds no sense in the runtime's tensors
+            raise Failure("edgetpu-mismatch", f"the Edge TPU cannot run {path}: {said}. {mismatch}") from error
         too_new = numpy_is_too_new(name)
         if too_new:
             raise Failure("numpy", too_new) from error
@@ -778,6 +819,139 @@ def load(module: Any, name: str, tree: Tree, options: dict[str, Any]) -> Any:
             message = f"{path} does not fit into memory (its file has {size / 1e6:.0f} MB{room}): {said}"
             raise Failure("memory", message) from error
         raise Failure("model", f"the runtime cannot load {path}: {said}") from error
+
+
+# --- Edge TPU ---------------------------------------------------------------------------------------------------------
+
+
+def ready_library(tree: Tree, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what libedgetpu is, when it can be loaded and is new enough for the model, which has to be compiled."""
+    path = options["model"]
+    with open(path, "rb") as file:
+        if EDGE_TPU_OPERATOR.encode() not in file.read():
+            message = f"{path} is not compiled for the Edge TPU: nothing of it would run there"
+            raise Failure("edgetpu-model", f"{message}; compile it first: edgeeff compile")
+    library = try_library(tree, EDGE_TPU_LIBRARY)
+    if library["problem"]:
+        raise Failure("edgetpu-library", f"the Edge TPU's library cannot be loaded: {library_help(library['problem'])}")
+    needed, there = options["edge_tpu_runtime"], library["runtime"]
+    if needed and there and there < needed:
+        raise Failure("edgetpu-runtime", too_old(path, needed, there))
+    return library
+
+
+def library_help(problem: str) -> str:
+    """Return why libedgetpu cannot be loaded, and what to do."""
+    missing = re.match(r"(\S+\.so\S*): cannot open shared object file", problem)
+    if missing and "libedgetpu" not in missing[1]:
+        return f"{missing[1]}, which it needs, is not installed on the board; its package is libusb-1.0-0 or similar"
+    if missing:
+        return (
+            f"{problem}. Install it on the board: sudo apt install libedgetpu1-std, from Coral's package source "
+            f"(https://coral.ai/software), or a build for newer runtimes ({EDGE_TPU_BUILDS})"
+        )
+    return f"{problem}. Install the one for this system again: sudo apt install --reinstall libedgetpu1-std"
+
+
+def too_old(path: str, needed: int, there: int) -> str:
+    """Say that a model needs a newer runtime of the Edge TPU."""
+    return (
+        f"{path} needs version {needed} of the Edge TPU's runtime, the board's libedgetpu has version {there}; install "
+        f"a newer one, or compile for it: edgeeff compile --min-runtime {there}"
+    )
+
+
+def mismatch_help(runtime: str, version: str, library: dict[str, Any]) -> str:
+    """Say that a runtime and libedgetpu may be of different versions, and which ones fit each other."""
+    own = f"runtime version {library['runtime']}" if library["runtime"] else library["says"]
+    about = ", ".join(part for part in (library["package"], own, library["path"]) if part)
+    return (
+        f"{runtime} {version} and libedgetpu {library['version'] or 'of unknown version'} ({about}) may not fit: they "
+        "have to be built from the same version of TensorFlow. Google's libedgetpu 16.0 goes with tflite-runtime up to "
+        "2.11; builds for later runtimes have TensorFlow's version in theirs, such as 16.0tf2.17.1 "
+        f"({EDGE_TPU_BUILDS})"
+    )
+
+
+def edge_tpu_delegate(module: Any, tree: Tree) -> Any:
+    """Load the Edge TPU's delegate, which opens the device."""
+    if not hasattr(module, "load_delegate"):
+        raise Failure("delegate", "this runtime cannot load delegates; edgeeff devices setup gets one that can")
+    try:
+        return module.load_delegate(EDGE_TPU_LIBRARY)
+    except (OSError, RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise Failure("edgetpu-device", f"no Edge TPU can be opened ({text}): {why_no_edge_tpu(tree)}") from error
+
+
+def why_no_edge_tpu(tree: Tree) -> str:
+    """Return what is known of why no Edge TPU can be opened, and what to do."""
+    found = edge_tpus(tree)
+    if not found:
+        return (
+            f"none is there, neither on USB ({', '.join(EDGE_TPU_USB)}; lsusb) nor on PCIe ({EDGE_TPU_PCI}; lspci); "
+            "plug it in, into a USB 3 port, with a cable that carries data"
+        )
+    return "; ".join(why_not_opened(tree, one) for one in found)
+
+
+def why_not_opened(tree: Tree, one: dict[str, Any]) -> str:
+    """Return what is known of why an Edge TPU that is there cannot be opened, and what to do."""
+    device = one["device"]
+    if device is None and one["bus"] == "pcie":
+        return "the one on PCIe is without its driver; install gasket-dkms on the board and restart it"
+    usb = one["bus"] == "usb"
+    again = "unplug it and plug it in again" if usb else "restart the board"
+    if device is None:
+        return f"the one on USB ({one['id']}) does not answer; {again}"
+    if not os.path.exists(tree.real(device)):
+        return f"{one['id']} is there, but its device file {device} is not; a container has to be given it (--device)"
+    if not os.access(tree.real(device), os.R_OK | os.W_OK):
+        group = "plugdev" if usb else "apex"
+        return (
+            f"{device} is there, but this user may not use it; sudo usermod -aG {group} $USER on the board, log in "
+            f"again{', and plug it in again' if usb else ''}"
+        )
+    users = users_of(tree.real(device))
+    if users:
+        return f"{device} is in use by {', '.join(users)}; end that"
+    return f"{device} is there and does not answer; end other programs that use it, or {again}"
+
+
+def users_of(path: str) -> list[str]:
+    """Return which other processes have a file open, as far as this user may know."""
+    path = os.path.realpath(path)
+    found = []
+    for folder in glob.glob("/proc/[0-9]*"):
+        number = int(folder.rsplit("/", 1)[1])
+        if number != os.getpid() and path in opened_files(number):
+            try:
+                with open(folder + "/comm", encoding="utf-8", errors="replace") as file:
+                    found.append(f"{file.read().strip()} (process {number})")
+            except OSError:  # it has ended
+                continue
+    return found
+
+
+def opened_files(process: int) -> set[str]:
+    """Return the paths of the files that a process has open; none where this user may not know."""
+    found = set()
+    for link in glob.glob(f"/proc/{process}/fd/*"):
+        try:
+            found.add(os.readlink(link))
+        except OSError:  # it was closed meanwhile
+            continue
+    return found
+
+
+def opened_edge_tpu(tree: Tree) -> Optional[dict[str, Any]]:
+    """Return the Edge TPU that this process has open, or the only one that there is; None where that is not told."""
+    found, opened = edge_tpus(tree), opened_files(os.getpid())
+    ours = [one for one in found if one["device"] and os.path.realpath(tree.real(one["device"])) in opened] or found
+    return ours[0] if len(ours) == 1 else None
+
+
+# --- Running ----------------------------------------------------------------------------------------------------------
 
 
 def fill_inputs(interpreter: Any, seed: int) -> None:
@@ -945,6 +1119,10 @@ def columns(rows: Iterable[dict[str, float]]) -> dict[str, list[float]]:
 
 def import_and_load(tree: Tree, options: dict[str, Any], **facts: Any) -> Any:
     """Return the model's interpreter, saying what that took and who will run it, with these facts about the file."""
+    # A library that crashes may take a child process with it, and forking is safe before NumPy starts its threads.
+    library = ready_library(tree, options) if options["delegate"] == "edgetpu" else None
+    if library is not None:
+        send("edge_tpu_library", **library)
     try:
         begin = time.perf_counter()
         import numpy
@@ -963,7 +1141,7 @@ def import_and_load(tree: Tree, options: dict[str, Any], **facts: Any) -> Any:
     )
 
     begin = time.perf_counter()
-    interpreter = load(module, name, tree, options)
+    interpreter = load(module, name, tree, options, mismatch_help(name, version, library) if library else "")
     loaded = time.perf_counter() - begin
     found = delegated(interpreter)
     parts = found["delegated_parts"]
@@ -990,7 +1168,14 @@ def measure_model(tree: Tree, options: dict[str, Any]) -> None:
     interpreter = import_and_load(tree, options, size_bytes=size, cached=in_cache)
 
     fill_inputs(interpreter, options["seed"])
-    send("first", first_inference_s=timed(interpreter.invoke), **process_memory())
+    try:
+        first = timed(interpreter.invoke)
+    except (RuntimeError, ValueError) as error:
+        raise Failure("run", f"the runtime cannot run {model}: {error}") from error
+    send("first", first_inference_s=first, **process_memory())
+    opened = opened_edge_tpu(tree) if options["delegate"] == "edgetpu" else None
+    if opened is not None:
+        send("edge_tpu", **opened)
     runs, stable = warm_up(interpreter, options, sample)
     send("warm", runs=runs, stable=stable)
     sample("warm-up")

@@ -228,6 +228,7 @@ class _Said:
         self._target = target
         self._path = path
         self._other: deque[str] = deque(maxlen=5)
+        self._first: list[Event] = []
 
     async def next(self) -> Event:
         """Wait for the next event; raises what it says is wrong, or how the process ended."""
@@ -238,9 +239,12 @@ class _Said:
                 continue
             if problem := events.error(event):
                 raise self._in_our_words(problem)
+            if event["event"] != "scores":
+                self._first.append(event)
             return event
         if self._lines.status:
-            raise DeviceError(f"{self.what} {how_it_ended(self._lines.status, self._lines.stderr, (), self.file)}")
+            how = how_it_ended(self._lines.status, self._lines.stderr, self._first, self.file)
+            raise DeviceError(f"{self.what} {how}")
         text = "".join(f"\n  {line[:200]}" for line in self._other) or " nothing"
         raise DeviceError(f"{self.what} ended too soon; it said:{text}")
 

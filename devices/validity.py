@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgeeff.devices.probe import STICKY, throttle_names
-from edgeeff.results import BoardState, CpuFrequency, Reason, Verdict
+from edgeeff.results import BoardState, CpuFrequency, EdgeTpu, Reason, Verdict
 from edgeeff.statistics import Samples
 
 DRIFT = 0.05
@@ -39,6 +39,8 @@ HOT_MARGIN_C = 10.0
 """A start closer than this to the limit leaves no room to get warm."""
 COOLED_C = 3.0
 """A start is as cool as the one before when it is within this."""
+FULL_LINK = 5000.0
+"""Megabits per second that an Edge TPU can use: USB 3.0, or PCIe 2.0 with one lane (Coral's data sheets)."""
 
 CAPPED_BITS, SOFT_LIMIT_BIT, UNDER_VOLTAGE_BIT = 0b0110, 0b1000, 0b0001
 PERFORMANCE = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
@@ -62,6 +64,8 @@ class Observation:
     involuntary_switches: int = 0
     delegated: tuple[int, int] | None = None
     """Operators that the delegate took, and all of them; None when there is no delegate or nobody tells."""
+    edge_tpu: EdgeTpu | None = None
+    """The one that was used; None when it was none, or nobody tells."""
 
     @classmethod
     def of(cls, events: Iterable[dict[str, Any]]) -> Observation:
@@ -78,6 +82,8 @@ class Observation:
                 states.append(msgspec.convert(event, BoardState))
             elif event["event"] == "loaded" and event.get("delegated_parts") and event.get("operators"):
                 fields["delegated"] = event["delegated_operators"], event["operators"]
+            elif event["event"] == "edge_tpu":
+                fields["edge_tpu"] = msgspec.convert(event, EdgeTpu)
             elif event["event"] == "warm":
                 fields["stable"] = event["stable"]
             elif event["event"] == "done":
@@ -88,6 +94,10 @@ class Observation:
     def measured(self) -> tuple[BoardState, ...]:
         """The states between timed stretches."""
         return tuple(state for state in self.states if state.phase == "measure")
+
+    def edge_tpu_c(self, state: BoardState) -> float | None:
+        """Return the temperature that the Edge TPU that was used had in a state; None where it does not tell."""
+        return state.edge_tpus_c.get(self.edge_tpu.device or "") if self.edge_tpu is not None else None
 
     def change(self, value: Callable[[BoardState], float | None]) -> tuple[float, float] | None:
         """Return by how much a sum grew while it was measured, and in how many seconds; None when that is unknown."""
@@ -400,6 +410,40 @@ class TooFewRuns(Cause):
 
 
 @dataclass(frozen=True)
+class SlowLink(Cause):
+    """The Edge TPU is connected by less than it can use."""
+
+    invalidates: ClassVar[bool] = False
+    bus: str
+    megabits_per_s: float
+
+    def _text(self) -> str:
+        if self.bus == "usb":
+            what, fix = "USB 2, not USB 3", "use a USB 3 port and cable, and no USB 2 hub between, where there is one"
+        else:
+            what, fix = "a slow PCIe link", "use a slot of PCIe 2.0 or later, or let the board's settings allow it"
+        return (
+            f"the Edge TPU is on {what} ({self.megabits_per_s:.0f} of {FULL_LINK:.0f} Mbit/s): images and parameters "
+            f"take longer on their way; {fix}"
+        )
+
+
+@dataclass(frozen=True)
+class EdgeTpuThrottled(Cause):
+    """The Edge TPU was as hot as its driver lets it be before it lowers the clock."""
+
+    share: float
+    temperature_c: float
+    limit_c: float
+
+    def _text(self) -> str:
+        return (
+            f"the Edge TPU reached {self.temperature_c:.0f} C; from {self.limit_c:.0f} C on, as in {self.share:.0%} of "
+            "the samples, its driver lowers its clock; cool it better"
+        )
+
+
+@dataclass(frozen=True)
 class PartlyDelegated(Cause):
     """The delegate took little: most of the model ran in the runtime's own kernels."""
 
@@ -447,7 +491,10 @@ def causes(observations: Sequence[Observation], conditions: Conditions | None = 
     yield from _swap(observations, states)
     yield from _neighbours(observations, conditions)
     yield from _warmth(observations, conditions)
-    for taken, operators in {one.delegated for one in observations if one.delegated is not None}:
+    yield from _edge_tpu(observations)
+    # What an Edge TPU takes was decided by its compiler, and one operator stands for all that it took.
+    delegated = {one.delegated for one in observations if one.delegated is not None}
+    for taken, operators in delegated if conditions.delegate != "edgetpu" else ():
         if taken < DELEGATED * operators:
             yield PartlyDelegated(taken, operators)
             break
@@ -459,10 +506,10 @@ def causes(observations: Sequence[Observation], conditions: Conditions | None = 
 
 
 def time_to_throttle(observation: Observation) -> float | None:
-    """Return the seconds from the first timed run to the first sample of a slowed CPU; None when there is none.
+    """Return the seconds from the first timed run to the first sample that was slowed; None when there is none.
 
-    Slowed is: throttled, capped, or at its soft temperature limit by the firmware's bits, or below 98 % of the highest
-    frequency that is allowed.
+    Slowed is a CPU that is throttled, capped, or at its soft temperature limit by the firmware's bits, or below 98 % of
+    the highest frequency that is allowed, and an Edge TPU at the temperature from which its driver lowers its clock.
     """
     measured = observation.measured
     before = [state.at_s for state in observation.states if state.phase != "measure"]
@@ -470,7 +517,8 @@ def time_to_throttle(observation: Observation) -> float | None:
     for state in measured:
         bits = state.throttled or 0
         slowest = _slowest(state, 1)
-        if bits & (CAPPED_BITS | SOFT_LIMIT_BIT) or (slowest is not None and slowest[0] / slowest[1] < FULL_SPEED):
+        hot = _over_limit(observation, state)
+        if bits & (CAPPED_BITS | SOFT_LIMIT_BIT) or (slowest and slowest[0] / slowest[1] < FULL_SPEED) or hot:
             return state.at_s - begin
     return None
 
@@ -616,6 +664,29 @@ def _warmth(observations: Sequence[Observation], conditions: Conditions) -> Iter
     # Within one measurement its own processes warm the board: only the first one's start is the user's to choose.
     if starts and starts[0] > cool:
         yield HotStart(starts[0], cool)
+
+
+def _edge_tpu(observations: Sequence[Observation]) -> Iterator[Cause]:
+    links = [
+        (one.megabits_per_s, one.bus)
+        for one in (observation.edge_tpu for observation in observations)
+        if one is not None and one.megabits_per_s is not None
+    ]
+    slowest = min(links, default=None)
+    if slowest is not None and slowest[0] < FULL_LINK:
+        yield SlowLink(slowest[1], slowest[0])
+    told = [(one, state) for one in observations for state in one.measured if one.edge_tpu_c(state) is not None]
+    hot = [one.edge_tpu_c(state) or 0.0 for one, state in told if _over_limit(one, state)]
+    if hot:
+        limits = [one.edge_tpu.throttle_c for one in observations if one.edge_tpu is not None]
+        limit = min(limit for limit in limits if limit is not None)
+        yield EdgeTpuThrottled(len(hot) / len(told), max(hot), limit)
+
+
+def _over_limit(observation: Observation, state: BoardState) -> bool:
+    limit = observation.edge_tpu.throttle_c if observation.edge_tpu is not None else None
+    degrees = observation.edge_tpu_c(state)
+    return limit is not None and degrees is not None and degrees >= limit
 
 
 def _ms(seconds: float) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeeff.converters.blocks import Block
     from edgeeff.devices.profile import Failure, Plan, Watch
     from edgeeff.devices.targets import Target
-    from edgeeff.results import Comparison, ProfileRecord
+    from edgeeff.results import Comparison, CompiledFile, ProfileRecord
 
 PATH = click.Path(path_type=Path)
 
@@ -39,7 +39,7 @@ PATH = click.Path(path_type=Path)
     type=click.Choice(["auto", "xnnpack", "none", "edgetpu"]),
     default="auto",
     show_default=True,
-    help="What runs the model; auto is what the runtime takes by itself.",
+    help="What runs the model; auto is what the runtime takes by itself, edgetpu needs compiled files.",
 )
 @click.option("--quick", is_flag=True, help="3 processes of 1 second: for a first look, and marked as such.")
 @click.option(
@@ -102,6 +102,7 @@ def profile(
       edgeeff profile b0_int8.tflite --target pi4 --sustained 15
       edgeeff profile b0_int8.tflite --end-to-end photo.jpg
       edgeeff profile lite0_int8.tflite --target pi4 --quick --blocks
+      edgeeff profile lite0_int8_edgetpu.tflite --target coral --delegate edgetpu
     """
     from edgeeff.devices import figures, targets
     from edgeeff.devices import profile as profiling
@@ -109,6 +110,7 @@ def profile(
     from edgeeff.files import write_atomic
     from edgeeff.results import to_json
 
+    compiled = _compiled(files, delegate)
     known = targets.targets() if names else {}
     chosen = [targets.find(name, known) for name in dict.fromkeys(names)] or [targets.LOCAL]
     for target in chosen:
@@ -120,6 +122,7 @@ def profile(
         profiling.protocol(quick=quick, duration_s=duration, sustained_min=sustained),
         image,
         keep,
+        compiled,
     )
     before = None if compare is None else _older(compare)
     if compare is not None:
@@ -191,11 +194,38 @@ def _older(path: Path) -> ProfileRecord:
 def _cut(file: Path) -> tuple[Block, ...]:
     from edgeeff.converters import blocks
 
+    return blocks.cut(_read(file), str(file))
+
+
+def _read(file: Path) -> bytes:
     try:
-        content = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read the model {file}: {error.strerror}") from error
-    return blocks.cut(content, str(file))
+
+
+def _compiled(files: Sequence[Path], delegate: str) -> dict[str, CompiledFile]:
+    """Read what files for the Edge TPU say of themselves; refuse them without its delegate, and others with it."""
+    from edgeeff.converters.edgetpu import compiled
+
+    found = {}
+    for file in files:
+        content = _read(file)
+        if compiled.NAME.encode() in content:
+            if delegate != "edgetpu":
+                raise ModelError(
+                    f"{file} is compiled for the Edge TPU and runs nowhere else; measure it with --delegate edgetpu"
+                )
+            try:
+                found[str(file)] = compiled.read(content)
+            except ModelError as error:
+                raise ModelError(f"cannot measure {file}: {error}") from error
+        elif delegate == "edgetpu":
+            raise ModelError(
+                f"{file} is not compiled for the Edge TPU: nothing of it would run there. Compile it (edgeeff compile "
+                f"{file}) and measure {file.stem}_edgetpu.tflite, or measure it on the CPU without --delegate edgetpu"
+            )
+    return found
 
 
 def _by_block(

@@ -213,8 +213,12 @@ def coral_dev_board(root: Path) -> Board:
     )
     board.put("/sys/bus/pci/devices/0000:01:00.0/vendor", "0x1ac1\n")
     board.put("/sys/bus/pci/devices/0000:01:00.0/device", "0x089a\n")
+    board.put("/sys/bus/pci/devices/0000:01:00.0/current_link_speed", "5 GT/s\n")
+    board.put("/sys/bus/pci/devices/0000:01:00.0/current_link_width", "1\n")
     board.put("/dev/apex_0", "")
     board.put("/sys/class/apex/apex_0/temp", "43800\n")
+    board.put("/sys/class/apex/apex_0/trip_point0_temp", "84800\n")
+    board.put("/sys/class/apex/apex_0/temp_poll_interval", "5000\n")
     board.put("/usr/lib/aarch64-linux-gnu/libedgetpu.so.1", "no library at all")
     return board.put(
         "/var/lib/dpkg/status",
@@ -228,6 +232,8 @@ def usb_edge_tpu(board: Board, *, initialized: bool = False, megabits: int = 500
     """Plug an Edge TPU into a board's USB."""
     vendor, product = ("18d1", "9302") if initialized else ("1a6e", "089a")
     board.put("/sys/bus/usb/devices/usb2/idVendor", "1d6b\n").put("/sys/bus/usb/devices/usb2/idProduct", "0003\n")
+    board.put("/dev/bus/usb/002/003", "")
+    board.put("/sys/bus/usb/devices/2-1/busnum", "2\n").put("/sys/bus/usb/devices/2-1/devnum", "3\n")
     board.put("/sys/bus/usb/devices/2-1/idVendor", f"{vendor}\n")
     board.put("/sys/bus/usb/devices/2-1/idProduct", f"{product}\n")
     return board.put("/sys/bus/usb/devices/2-1/speed", f"{megabits}\n")

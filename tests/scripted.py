@@ -97,6 +97,34 @@ def story(latency_s: float = 0.01, *, runs: int = 30, temperature_c: float | Non
     ]
 
 
+EDGE_TPU_LIBRARY: Event = {
+    "event": "edge_tpu_library",
+    "path": "/usr/lib/aarch64-linux-gnu/libedgetpu.so.1.0",
+    "package": "libedgetpu1-std",
+    "version": "16.0",
+    "says": "BuildLabel(N/A), RuntimeVersion(14)",
+    "runtime": 14,
+    "problem": None,
+}
+EDGE_TPU: Event = {
+    "event": "edge_tpu",
+    "bus": "pcie",
+    "id": "1ac1:089a",
+    "device": "/dev/apex_0",
+    "megabits_per_s": 5000.0,
+    "temperature_c": 44.0,
+    "throttle_c": 84.8,
+}
+
+
+def edge_tpu_story(latency_s: float = 0.01, *, degrees: float | None = 44.0, **link: Any) -> list[Event]:
+    """The same on an Edge TPU; its temperature, and what is different of its link."""
+    warmth = {"/dev/apex_0": degrees} if degrees is not None else {}
+    changes: dict[str, Event] = {"loaded": {"delegate": "edgetpu"}, "state": {"edge_tpus_c": warmth}}
+    said = [event | changes.get(event["event"], {}) for event in story(latency_s)]
+    return [said[0], EDGE_TPU_LIBRARY, *said[1:4], EDGE_TPU | link, *said[4:]]
+
+
 @dataclass
 class Answer:
     """What a process does: its events, or other lines; then it fails, or ends with a status."""

@@ -21,7 +21,8 @@ from edgeeff.devices import profile, targets, transport
 from edgeeff.devices.profile import Protocol
 from edgeeff.errors import DroppedError, UnreachableError
 from edgeeff.results import ProfileRecord, read_record
-from tests.scripted import Answer, Lab, story
+from tests import edge_tpu_files
+from tests.scripted import Answer, Lab, edge_tpu_story, story
 from tests.test_blocks import network
 
 Answering = Callable[[dict[str, Any], int], Answer]
@@ -113,6 +114,48 @@ def test_what_is_emulated_says_so(lab: Callable[..., Lab]) -> None:
     assert "EMULATED: no latency here is a real board's" in done.stdout
     record = read_record(Path("tiny.pi.t1.profile.json"))
     assert record.device.emulated
+
+
+# --- Edge TPU ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_compiled_file_is_measured_on_the_edge_tpu(lab: Callable[..., Lab]) -> None:
+    Path("m_edgetpu.tflite").write_bytes(edge_tpu_files.compiled([edge_tpu_files.Program(1, 3000)], runtime=13))
+    made = lab("coral", answer=lambda options, number: Answer(edge_tpu_story()))
+    done = edgeeff("m_edgetpu.tflite", "--target", "coral", "--delegate", "edgetpu")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "Edge TPU on PCIe (5000 Mbit/s)" in done.stdout
+    assert {(asked["delegate"], asked["edge_tpu_runtime"]) for asked in made.boards["coral"].asked} == {("edgetpu", 13)}
+    record = read_record(Path("m_edgetpu.coral.t1.edgetpu.profile.json"))
+    assert isinstance(record, ProfileRecord)
+    assert record.edge_tpu is not None
+    assert (record.edge_tpu.minimum_runtime, record.edge_tpu.cached_parameter_bytes) == (13, 3000)
+    assert record.runtime is not None
+    assert record.runtime.delegate == "edgetpu"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["m_edgetpu.tflite"], "m_edgetpu.tflite is compiled for the Edge TPU and runs nowhere else; measure it with"),
+        (
+            ["tiny.tflite", "--delegate", "edgetpu"],
+            "tiny.tflite is not compiled for the Edge TPU: nothing of it would run there. Compile it (edgeeff compile "
+            "tiny.tflite) and measure tiny_edgetpu.tflite",
+        ),
+        (["cut_edgetpu.tflite", "--delegate", "edgetpu"], "cannot measure cut_edgetpu.tflite: "),
+    ],
+)
+def test_files_and_delegates_that_do_not_fit_are_refused_before_anything_is_measured(
+    lab: Callable[..., Lab], arguments: list[str], words: str
+) -> None:
+    Path("m_edgetpu.tflite").write_bytes(edge_tpu_files.WHOLE)
+    Path("cut_edgetpu.tflite").write_bytes(b"cut edgetpu-custom-op")
+    made = lab("coral")
+    done = edgeeff(*arguments, "--target", "coral")
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert made.boards["coral"].asked == []
 
 
 # --- Fleets and failures ----------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import pytest
 from edgeeff.devices import figures, validity
 from edgeeff.devices.figures import Run
 from edgeeff.errors import DeviceError, InputError
-from edgeeff.results import Device, ModelFile, ProfileRecord, Runtime
-from tests.scripted import story
+from edgeeff.results import CompiledFile, Device, EdgeTpuExecutable, EdgeTpuOperator, ModelFile, ProfileRecord, Runtime
+from tests.scripted import edge_tpu_story, story
 
 DEVICE = Device("Raspberry Pi 4", "aarch64", "Linux 6.6", "Cortex-A72", 4)
 MODEL = ModelFile("a/b0.tflite", "ab" * 32, 5_000_000)
@@ -140,6 +140,47 @@ def test_what_is_no_time_is_refused(value: float) -> None:
         Run.of(change("latencies", latencies_s=[0.1, value]))
 
 
+COMPILED = CompiledFile(
+    (
+        EdgeTpuOperator(
+            0,
+            0,
+            14,
+            None,
+            (
+                EdgeTpuExecutable("parameter-caching", "beagle", 4_000_000, "1" * 16),
+                EdgeTpuExecutable("execution-only", "beagle", 250_000, "1" * 16),
+            ),
+        ),
+    ),
+    3,
+)
+
+
+def test_what_an_edge_tpu_does_once_is_apart() -> None:
+    runs = [Run.of(edge_tpu_story(latency)) for latency in (0.010, 0.012, 0.014)]
+    found = made(runs, compiled=COMPILED, conditions=validity.Conditions(runs=20, delegate="edgetpu"))
+    use = found.edge_tpu
+    assert use is not None
+    assert use.edge_tpu is not None
+    assert (use.edge_tpu.bus, use.edge_tpu.megabits_per_s, use.library.runtime) == ("pcie", 5000.0, 14)
+    assert found.first_inference_s == 0.03  # in all of them
+    assert use.parameter_upload_s == pytest.approx(0.018)
+    assert (use.cached_parameter_bytes, use.streamed_parameter_bytes) == (4_000_000, 250_000)
+    assert (use.cpu_operators, use.minimum_runtime) == (3, 14)
+    assert (use.start_temperature_c, use.max_temperature_c) == (44.0, 44.0)
+    quick = made([Run.of(edge_tpu_story(0.05, degrees=None))]).edge_tpu
+    assert quick is not None
+    assert (quick.parameter_upload_s, quick.max_temperature_c, quick.minimum_runtime) == (0.0, None, None)
+    assert made([Run.of(story())]).edge_tpu is None
+
+
+def test_a_library_that_is_not_understood_is_an_error() -> None:
+    said = [event | {"says": 14} if event["event"] == "edge_tpu_library" else event for event in edge_tpu_story()]
+    with pytest.raises(DeviceError, match="what the runner said is not understood"):
+        Run.of(said)
+
+
 # --- Fleets -----------------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +240,20 @@ def test_runtime_and_delegate_count() -> None:
     for runtime in (Runtime("tflite-runtime", "2.13.0"), Runtime("tflite-runtime", "2.14.0", "none"), None):
         with pytest.raises(InputError, match=r"runtime was|delegate was"):
             figures.compare(before, dataclasses.replace(before, runtime=runtime))
+
+
+def test_the_link_and_the_library_of_an_edge_tpu_count() -> None:
+    before = made([Run.of(edge_tpu_story())])
+    use = before.edge_tpu
+    assert use is not None
+    on_usb = made([Run.of(edge_tpu_story(bus="usb", megabits_per_s=480.0))])
+    with pytest.raises(InputError, match=r"Edge TPU was on pcie, 5000.0 Mbit/s, is on usb, 480.0 Mbit/s"):
+        figures.compare(before, on_usb)
+    library = dataclasses.replace(use.library, package="libedgetpu1-max")
+    other = dataclasses.replace(before, edge_tpu=dataclasses.replace(use, library=library))
+    with pytest.raises(InputError, match=r"libedgetpu was libedgetpu1-std 16.0, is libedgetpu1-max 16.0"):
+        figures.compare(before, other)
+    assert figures.compare(before, before).ratio == 1
 
 
 def test_another_kernel_or_mode_does_not_count() -> None:

@@ -80,8 +80,9 @@ def test_bits_are_named(bits: int, now: tuple[str, ...], before: tuple[str, ...]
 def test_a_coral_dev_board_has_its_edge_tpu(tmp_path: Path) -> None:
     record = probe.read(answer(boards.coral_dev_board(tmp_path), "-S"))
     (edge_tpu,) = record.edge_tpus
-    assert (edge_tpu.bus, edge_tpu.device) == ("pcie", "/dev/apex_0")
+    assert (edge_tpu.bus, edge_tpu.device, edge_tpu.megabits_per_s) == ("pcie", "/dev/apex_0", 5000.0)
     assert edge_tpu.temperature_c == pytest.approx(43.8)
+    assert edge_tpu.throttle_c == pytest.approx(84.8)
     assert record.edge_tpu_library is not None
     assert (record.edge_tpu_library.package, record.edge_tpu_library.version) == ("libedgetpu1-std", "16.0")
     assert record.throttling is None
@@ -89,7 +90,8 @@ def test_a_coral_dev_board_has_its_edge_tpu(tmp_path: Path) -> None:
 
 def test_an_edge_tpu_on_usb(tmp_path: Path) -> None:
     record = probe.read(answer(boards.usb_edge_tpu(boards.pi4(tmp_path)), "-S"))
-    assert record.edge_tpus == (EdgeTpu("usb", "1a6e:089a", initialized=False, megabits_per_s=5000.0),)
+    device = "/dev/bus/usb/002/003"
+    assert record.edge_tpus == (EdgeTpu("usb", "1a6e:089a", False, megabits_per_s=5000.0, device=device),)
     assert record.edge_tpu_library is None
 
 

@@ -40,7 +40,7 @@ def test_a_healthy_board() -> None:
     assert line(PROBE, "Throttling") == "not now; since the boot: under-voltage (0x10000)"
     assert line(PROBE, "Power") == "3.10 W on the rails that are measured, supply 5.06 V; the whole board takes more"
     assert line(PROBE, "Runtime") == "ai-edge-litert 2.3.0: works"
-    assert line(PROBE, "Edge TPU") == "USB 3, 1a6e:089a, not used since it was plugged in"
+    assert line(PROBE, "Edge TPU") == "USB 3 (5000 Mbit/s), 1a6e:089a, not used since it was plugged in"
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,21 @@ def test_a_healthy_board() -> None:
             "Edge TPU",
             "/dev/apex_0, 44.0 C",
         ),
-        ({"edge_tpus": (EdgeTpu("usb", "x", True, 480.0),)}, "Edge TPU", "USB 2: slow, x"),
+        (
+            {"edge_tpus": (EdgeTpu("pcie", "x", None, 2500.0, "/dev/apex_0", 44.0, 85.0),)},
+            "Edge TPU",
+            "PCIe (2500 Mbit/s): slow, /dev/apex_0, 44.0 C, slower from 85 C on",
+        ),
+        ({"edge_tpus": (EdgeTpu("usb", "x", True, 480.0),)}, "Edge TPU", "USB 2 (480 Mbit/s): slow, x"),
+        ({"edge_tpus": (EdgeTpu("usb", "x", True, 10000.0),)}, "Edge TPU", "USB (10000 Mbit/s), x"),
+        ({"edge_tpus": (EdgeTpu("usb", "x", True),)}, "Edge TPU", "USB, x"),
         ({"edge_tpu_library": None}, "libedgetpu", "not found: the Edge TPU cannot be used without it"),
         ({"edge_tpu_library": EdgeTpuLibrary("/usr/lib/x", None, None, None)}, "libedgetpu", "/usr/lib/x"),
+        (
+            {"edge_tpu_library": EdgeTpuLibrary("x", None, None, None, None, "wrong ELF class")},
+            "libedgetpu",
+            "x, cannot be loaded: wrong ELF class",
+        ),
         ({"hints": ("DMI says QEMU",)}, "Hint", "DMI says QEMU: this may be a virtual machine"),
     ],
 )

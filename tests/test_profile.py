@@ -22,7 +22,7 @@ from edgeeff.devices.targets import LOCAL, Target
 from edgeeff.errors import DeviceError, DroppedError, EdgeeffError, InputError, ModelError, OutputError, TimeLimitError
 from edgeeff.results import ModelFile, Runtime, read_record, this_device, to_json
 from tests.boards import board
-from tests.scripted import Answer, Lab, story
+from tests.scripted import EDGE_TPU_LIBRARY, Answer, Lab, edge_tpu_story, story
 
 SMALL = {"warmup_runs": 2, "warmup_s": 0.0, "warmup_limit_s": 0.2, "runs": 5, "duration_s": 0.05}
 SHORT = Protocol("quick", processes=2, options=SMALL)
@@ -276,6 +276,7 @@ def test_a_folder_that_cannot_be_made_is_refused(models: tuple[Path, ...]) -> No
 # --- How it fails -----------------------------------------------------------------------------------------------------
 
 Failing = tuple[Answer, type[EdgeeffError], str]
+NO_FIT = runner.mismatch_help("tflite-runtime", "2.14.0", EDGE_TPU_LIBRARY)
 FAILING: dict[str, Failing] = {
     "a status": (
         Answer([], 1, "".join(f"line {number}\n" for number in range(100))),
@@ -283,6 +284,16 @@ FAILING: dict[str, Failing] = {
         "measuring MODEL on pi failed with status 1:\nline 95\nline 96\nline 97\nline 98\nline 99",
     ),
     "a signal": (Answer([], -11, "INFO\n"), DeviceError, "measuring MODEL on pi failed with SIGSEGV:\nINFO"),
+    "a crash on an Edge TPU": (
+        Answer(edge_tpu_story()[:3], -11, "INFO\n"),
+        DeviceError,
+        f"measuring MODEL on pi crashed with SIGSEGV while it was loaded for the Edge TPU. {NO_FIT}. It said:\nINFO",
+    ),
+    "a crash on an Edge TPU, as a shell tells it": (
+        Answer(edge_tpu_story()[:5], 128 + 6),
+        DeviceError,
+        f"measuring MODEL on pi crashed with SIGABRT while it ran on the Edge TPU. {NO_FIT}",
+    ),
     "killed by the kernel": (
         Answer(story()[:2], KILLED),
         DeviceError,
@@ -339,6 +350,15 @@ def test_a_model_that_fails_is_named_and_the_others_are_measured(name: str, mode
     assert failure.case == Case(ModelFile.of(bad), 1)
     assert [record.model.path for record in outcome.records] == [str(good)]
     assert sum(asked["model"] == remote for asked in lab.boards["pi"].asked) == 1  # it is not tried again
+
+
+def test_a_crash_after_everything_was_said_costs_nothing(models: tuple[Path, ...]) -> None:
+    lab = Lab.of("pi", answer=lambda options, number: Answer(story(), -11))
+    (outcome,) = measured(lab, Plan(models[:1], protocol=SHORT))
+    assert len(outcome.records) == 1
+    lab = Lab.of("pi", answer=lambda options, number: Answer(story(), 1, "an error"))
+    (outcome,) = measured(lab, Plan(models[:1], protocol=SHORT))
+    assert "failed with status 1:\nan error" in str(outcome.failures[0].error)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 
 from edgeeff.devices import profile_view
+from edgeeff.devices.figures import Run
 from edgeeff.devices.profile import Case
 from edgeeff.devices.profile_view import Live, milliseconds
 from edgeeff.results import Comparison, FleetSummary, ModelFile
-from tests.scripted import STATE
-from tests.test_figures import record
+from tests.scripted import STATE, edge_tpu_story
+from tests.test_figures import COMPILED, made, record
 
 CASE = Case(ModelFile("b0.tflite", "ab" * 32, 5), 2)
 
@@ -81,6 +82,30 @@ def test_tables_fit_in_80_columns() -> None:
     assert max(map(len, tables.splitlines())) <= 80
     assert "10.1-10.2" in tables
     assert "1200-1300" in tables
+
+
+def test_an_edge_tpu_has_its_link_and_its_upload() -> None:
+    runs = [Run.of(edge_tpu_story(latency)) for latency in (0.01, 0.01)]
+    of_it = made(runs, compiled=COMPILED)
+    text = printed([of_it, record(0.0101, 0.0102)], [], [], ["b0.pi4.t1.edgetpu.profile.json"])
+    tables = text.split("b0.tflite on")[0]
+    assert max(map(len, tables.splitlines())) <= 80
+    start = next(line.split() for line in tables.splitlines() if "20.0" in line)
+    assert start[-6:-3] == ["20.0", "30.0", "20.0"]  # load, the first inference, and what of it was the upload
+    assert (
+        "  Edge TPU on PCIe (5000 Mbit/s); libedgetpu1-std 16.0 (runtime version 14); the first inference took 20.0 ms "
+        "longer than later ones: it sends the 4.0 MB of parameters that stay there; 0.2 MB of parameters are sent with "
+        "each inference; 3 operators are left to the CPU; 44 C at most\n"
+    ) in text
+    assert "next: edgeeff profile a/b0.tflite --target pi4 --delegate edgetpu --compare" in text
+
+
+def test_of_an_edge_tpu_that_tells_little_little_is_said() -> None:
+    (said, *rest) = [event for event in edge_tpu_story(degrees=None) if event["event"] != "edge_tpu"]
+    rest = [event | ({"runtime": None} if event["event"] == "edge_tpu_library" else {}) for event in rest]
+    text = printed([made([Run.of([said, *rest])])], [], [], [])
+    assert "  Edge TPU on a link that is not known; libedgetpu1-std 16.0; the first inference took 20.0 ms" in text
+    assert text.split("longer than later ones")[1].startswith("\n")
 
 
 def test_nothing_measured_is_nothing_printed() -> None:

@@ -39,6 +39,7 @@ from edgeeff.results import (
     EdgeTpuExecutable,
     EdgeTpuLibrary,
     EdgeTpuOperator,
+    EdgeTpuUse,
     Finding,
     FoundRuntime,
     GateResult,
@@ -150,6 +151,21 @@ PROFILE = ProfileRecord(
     peak_rss_bytes=80_000_000,
     runtime_rss_bytes=50_000_000,
 )
+PROFILE_ON_EDGE_TPU = dataclasses.replace(
+    PROFILE,
+    runtime=Runtime("tflite-runtime", "2.14.0", "edgetpu"),
+    edge_tpu=EdgeTpuUse(
+        EdgeTpu("pcie", "1ac1:089a", None, 5000.0, "/dev/apex_0", 43.75, 84.75),
+        EdgeTpuLibrary("/usr/lib/libedgetpu.so.1.0", "libedgetpu1-std", "16.0", "RuntimeVersion(14)", 14),
+        parameter_upload_s=0.025,
+        cached_parameter_bytes=6_000_000,
+        streamed_parameter_bytes=0,
+        cpu_operators=1,
+        minimum_runtime=14,
+        start_temperature_c=40.5,
+        max_temperature_c=51.0,
+    ),
+)
 PROBE = ProbeRecord(
     **HEAD | {"device": Device("Raspberry Pi 5 Model B Rev 1.0", "aarch64", "Linux 6.6.31", "Cortex-A76", 4)},
     board="Raspberry Pi 5 Model B Rev 1.0",
@@ -167,8 +183,10 @@ PROBE = ProbeRecord(
     load_1m=0.07,
     disks=(Disk("/home/pi", 12_000_000_000, writable=True),),
     runtimes=(FoundRuntime("ai-edge-litert", "2.3.0", works=True, problem=None),),
-    edge_tpus=(EdgeTpu("usb", "1a6e:089a", initialized=False, megabits_per_s=5000.0),),
-    edge_tpu_library=EdgeTpuLibrary("/usr/lib/aarch64-linux-gnu/libedgetpu.so.1", "libedgetpu1-std", "16.0", None),
+    edge_tpus=(EdgeTpu("usb", "1a6e:089a", False, 5000.0, "/dev/bus/usb/002/003"),),
+    edge_tpu_library=EdgeTpuLibrary(
+        "/usr/lib/aarch64-linux-gnu/libedgetpu.so.1", "libedgetpu1-std", "16.0", "RuntimeVersion(14)", 14
+    ),
     hints=(),
 )
 DEMO = DemoRecord(
@@ -314,7 +332,7 @@ COMPILATION = CompilationRecord(
 EXAMPLES = {
     "compilation": COMPILATION,
     "conversion": CONVERSION,
-    "profile": PROFILE,
+    "profile": PROFILE_ON_EDGE_TPU,
     "demo": DEMO,
     "probe": PROBE,
     "evaluation": EVALUATION,

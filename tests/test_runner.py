@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import ctypes
 import io
 import json
 import os
@@ -265,13 +264,23 @@ def test_a_board_with_nothing_readable_says_nulls(tmp_path: Path) -> None:
 def test_an_edge_tpu_on_pcie_has_its_library(tmp_path: Path) -> None:
     found = probe(boards.coral_dev_board(tmp_path))
     assert found["edge_tpus"] == [
-        {"bus": "pcie", "id": "1ac1:089a", "device": "/dev/apex_0", "temperature_c": pytest.approx(43.8)}
+        {
+            "bus": "pcie",
+            "id": "1ac1:089a",
+            "device": "/dev/apex_0",
+            "megabits_per_s": 5000.0,
+            "temperature_c": pytest.approx(43.8),
+            "throttle_c": pytest.approx(84.8),
+        }
     ]
+    problem = found["edge_tpu_library"].pop("problem")
+    assert problem.endswith(("file too short", "invalid ELF header"))  # what lies there is no library
     assert found["edge_tpu_library"] == {
         "path": "/usr/lib/aarch64-linux-gnu/libedgetpu.so.1",
         "package": "libedgetpu1-std",  # the other one is removed
         "version": "16.0",
-        "says": None,  # what lies there is no library, and nothing crashed
+        "says": None,
+        "runtime": None,
     }
 
 
@@ -280,7 +289,13 @@ def test_an_edge_tpu_on_usb_has_two_names(tmp_path: Path, initialized: bool) -> 
     board = boards.usb_edge_tpu(boards.pi4(tmp_path), initialized=initialized, megabits=480)
     (found,) = runner.edge_tpus(runner.Tree(str(board.root)))
     name = "18d1:9302" if initialized else "1a6e:089a"
-    assert found == {"bus": "usb", "id": name, "megabits_per_s": 480.0, "initialized": initialized}
+    assert found == {
+        "bus": "usb",
+        "id": name,
+        "device": "/dev/bus/usb/002/003",
+        "megabits_per_s": 480.0,
+        "initialized": initialized,
+    }
 
 
 def test_an_edge_tpu_without_its_driver_has_no_device(tmp_path: Path) -> None:
@@ -288,6 +303,28 @@ def test_an_edge_tpu_without_its_driver_has_no_device(tmp_path: Path) -> None:
     (tmp_path / "dev/apex_0").unlink()
     (found,) = runner.edge_tpus(runner.Tree(str(board.root)))
     assert (found["bus"], found["device"], found["temperature_c"]) == ("pcie", None, None)
+    assert found["megabits_per_s"] == 5000.0
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("/sys/bus/pci/devices/0000:01:00.0/current_link_speed", "2.5 GT/s PCIe", (2500.0, 43.8, 84.8)),
+        ("/sys/bus/pci/devices/0000:01:00.0/current_link_speed", "Unknown speed", (None, 43.8, 84.8)),
+        ("/sys/class/apex/apex_0/temp", "-89700", (5000.0, None, 84.8)),  # the chip does not answer
+        ("/sys/class/apex/apex_0/temp_poll_interval", "0", (5000.0, 43.8, None)),  # its driver does not look
+    ],
+)
+def test_what_an_edge_tpu_does_not_tell_is_unknown(
+    tmp_path: Path, file: str, text: str, expected: tuple[float | None, ...]
+) -> None:
+    tree = runner.Tree(str(boards.coral_dev_board(tmp_path).put(file, f"{text}\n").root))
+    (found,) = runner.edge_tpus(tree)
+    assert (found["megabits_per_s"], found["temperature_c"], found["throttle_c"]) == tuple(
+        value if value is None else pytest.approx(value) for value in expected
+    )
+    known = {} if expected[1] is None else {"/dev/apex_0": pytest.approx(expected[1])}
+    assert runner.state(tree)["edge_tpus_c"] == known
 
 
 @pytest.mark.parametrize(
@@ -753,71 +790,17 @@ def test_numpy_2_with_tflite_runtime_is_explained(tmp_path: Path, tiny_float_tfl
     assert f"cannot work with NumPy {np.__version__}; install an older one: {sys.executable} -m pip" in error["message"]
 
 
-def test_an_edge_tpu_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file: No such file or directory")
-
-    monkeypatch.setattr(ctypes, "CDLL", missing)
-    with pytest.raises(runner.Failure, match=r"install libedgetpu1-std on the board$") as caught:
-        runner.edge_tpu_delegate(SimpleNamespace())
-    assert caught.value.kind == "edgetpu-library"
-
-
-def test_an_edge_tpu_has_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_delegate(name: str) -> None:
-        raise ValueError("Failed to load delegate from libedgetpu.so.1")
-
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
-    with pytest.raises(runner.Failure, match="no Edge TPU answers") as caught:
-        runner.edge_tpu_delegate(SimpleNamespace(load_delegate=load_delegate))
-    assert caught.value.kind == "edgetpu-device"
-
-
-def test_an_edge_tpu_gets_its_delegate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
-    (tmp_path / "compiled.tflite").write_bytes(custom("edgetpu-custom-op"))
-    made: list[dict[str, Any]] = []
-
-    class Interpreter:
-        def __init__(self, **given: Any) -> None:
-            made.append(given)
-
-        def allocate_tensors(self) -> None:
-            made.append({"allocated": True})
-
-    module = SimpleNamespace(Interpreter=Interpreter, load_delegate=lambda name: f"delegate of {name}")
-    path = str(tmp_path / "compiled.tflite")
-    runner.open_model(module, options(model=path, threads=2, delegate="edgetpu"))
-    assert made == [
-        {"model_path": path, "num_threads": 2, "experimental_delegates": ["delegate of libedgetpu.so.1"]},
-        {"allocated": True},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("delegate", "model", "words"),
-    [
-        ("edgetpu", "plain", "is not compiled for the Edge TPU: nothing of it would run there"),
-        ("xnnpack", "custom", "XNNPACK takes no operator of"),
-    ],
-)
-def test_a_delegate_that_would_do_nothing_is_refused(
-    tmp_path: Path, tiny_float_tflite: Path, delegate: str, model: str, words: str
-) -> None:
-    path = tiny_float_tflite
-    environment = {}
-    if model == "custom":  # a runtime without XNNPACK
-        (tmp_path / "packages").mkdir()
-        code = fake_runtime() + "\n    def _get_ops_details(self):\n        return []\n"
-        environment = packages(tmp_path / "packages", ai_edge_litert=code)
-    error = failure(run(json.dumps({"model": str(path), "delegate": delegate}), environment=environment))
+def test_a_delegate_that_would_do_nothing_is_refused(tmp_path: Path, tiny_float_tflite: Path) -> None:
+    code = fake_runtime() + "\n    def _get_ops_details(self):\n        return []\n"  # a runtime without XNNPACK
+    asked = json.dumps({"model": str(tiny_float_tflite), "delegate": "xnnpack"})
+    error = failure(run(asked, environment=packages(tmp_path, ai_edge_litert=code)))
     assert error["kind"] == "delegate"
-    assert words in error["message"]
+    assert "XNNPACK takes no operator of" in error["message"]
 
 
 def test_a_runtime_that_cannot_do_without_a_delegate_says_so(tiny_float_tflite: Path) -> None:
     with pytest.raises(runner.Failure, match="cannot be kept from using XNNPACK"):
-        runner.open_model(SimpleNamespace(), options(model=str(tiny_float_tflite), delegate="none"))
+        runner.open_model(SimpleNamespace(), runner.Tree("/"), options(model=str(tiny_float_tflite), delegate="none"))
 
 
 def test_an_image_has_to_be_one(tmp_path: Path, tiny_float_tflite: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from edgeeff.errors import DeviceError, DroppedError, EdgeeffError, InputError, 
 from edgeeff.results import this_device
 from tests import tiny
 from tests.boards import board, gone, in_a_loop
-from tests.scripted import Answer, Event, Lab
+from tests.scripted import EDGE_TPU_LIBRARY, Answer, Event, Lab
 
 IMAGES = np.stack(tiny.images(40))
 LOADED: list[Event | str] = [
@@ -276,6 +277,11 @@ async def test_other_pixels_are_refused(model: Path, pixels: npt.NDArray[Any], w
         (says("Segmentation fault"), DeviceError, r"on pi ended too soon; it said:(\n.*)*\n  Segmentation fault"),
         (says(status=-11, stderr="a crash"), DeviceError, "on pi failed with SIGSEGV:\na crash"),
         (says(status=137), DeviceError, "ended with SIGKILL"),
+        (
+            replace(says(status=-11), said=[EDGE_TPU_LIBRARY, *LOADED]),
+            DeviceError,
+            "crashed with SIGSEGV while it ran on the Edge TPU",
+        ),
         (says(raises=DroppedError("pi: the connection was lost")), DroppedError, "the connection was lost"),
         (says({"event": "error", "kind": "run", "message": "cannot run"}), DeviceError, "pi: cannot run"),
     ],

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgeeff.devices import events, runner, validity
 from edgeeff.devices.validity import Conditions, Observation, causes, time_to_throttle, verdict
-from edgeeff.results import BoardState, CpuFrequency, Reason
+from edgeeff.results import BoardState, CpuFrequency, EdgeTpu, Reason
 from tests import board_trees as boards
 from tests.test_runner import fake_runtime, packages
 
@@ -55,7 +55,7 @@ def timeline(**changes: Any) -> tuple[BoardState, ...]:
 
 
 def observation(latencies: Any = NOISE, **changes: Any) -> Observation:
-    fields = {name: changes.pop(name) for name in ("stable", "wall_s", "cpu_s") if name in changes}
+    fields = {name: changes.pop(name) for name in ("stable", "wall_s", "cpu_s", "edge_tpu") if name in changes}
     return Observation(
         np.asarray(latencies, np.float64), timeline(**changes), **{"wall_s": 10.0, "cpu_s": 9.99, **fields}
     )
@@ -282,6 +282,55 @@ def test_a_board_that_shows_nothing_is_trusted_with_a_warning() -> None:
     assert list(causes([observation(cpus=(), clock_hz=None, temperature_c=None)])) == []  # bits are enough
 
 
+# --- Edge TPU ---------------------------------------------------------------------------------------------------------
+
+APEX = EdgeTpu("pcie", "1ac1:089a", megabits_per_s=5000.0, device="/dev/apex_0", throttle_c=85.0)
+ON_EDGE_TPU = Conditions(delegate="edgetpu")
+
+
+@pytest.mark.parametrize(
+    ("bus", "speed", "words"),
+    [
+        ("usb", 480.0, "on USB 2, not USB 3 (480 of 5000 Mbit/s)"),
+        ("pcie", 2500.0, "on a slow PCIe link (2500 of 5000 Mbit/s)"),
+    ],
+)
+def test_a_slow_link_is_a_warning(bus: str, speed: float, words: str) -> None:
+    slow = EdgeTpu(bus, "x", megabits_per_s=speed)
+    cause = only(observation(edge_tpu=APEX), observation(edge_tpu=slow), conditions=ON_EDGE_TPU)
+    assert cause == validity.SlowLink(bus, speed)
+    assert words in cause.text
+    assert not cause.invalidates
+
+
+def test_a_fast_link_and_one_that_is_not_told_are_none() -> None:
+    for one in (APEX, EdgeTpu("usb", "x", megabits_per_s=5000.0), EdgeTpu("usb", "x"), None):
+        assert list(causes([observation(edge_tpu=one)], ON_EDGE_TPU)) == []
+
+
+def test_a_hot_edge_tpu() -> None:
+    def warm(second: int) -> dict[str, float]:
+        return {"/dev/apex_0": 87.5 if second >= 8 else 84.0, "/dev/apex_1": 99.0}
+
+    hot = observation(edge_tpu=APEX, edge_tpus_c=warm)
+    cause = only(hot, conditions=ON_EDGE_TPU)
+    assert cause == validity.EdgeTpuThrottled(0.2, 87.5, 85.0)
+    assert "reached 88 C; from 85 C on, as in 20% of the samples, its driver lowers its clock" in cause.text
+    assert cause.invalidates
+    assert time_to_throttle(hot) == 9.0
+    # Its driver may not look at the temperature; and of the warm-up nothing is judged.
+    for one in (dataclasses.replace(APEX, throttle_c=None), dataclasses.replace(APEX, device=None)):
+        assert list(causes([observation(edge_tpu=one, edge_tpus_c=warm)], ON_EDGE_TPU)) == []
+    before = observation(edge_tpu=APEX, edge_tpus_c=lambda second: {"/dev/apex_0": 90.0} if second < 0 else {})
+    assert list(causes([before], ON_EDGE_TPU)) == []
+
+
+def test_what_an_edge_tpu_took_is_its_compilers_business() -> None:
+    one = dataclasses.replace(observation(edge_tpu=APEX), delegated=(1, 3))
+    assert list(causes([one], ON_EDGE_TPU)) == []
+    assert isinstance(only(one), validity.PartlyDelegated)
+
+
 # --- All of it --------------------------------------------------------------------------------------------------------
 
 
@@ -308,6 +357,7 @@ def test_a_reason_keeps_its_figures() -> None:
             st.booleans(),
             st.none() | st.floats(0, 1e6),
             st.none() | st.floats(0, 1e6),
+            edge_tpu=st.none() | st.from_type(EdgeTpu),
         ),
         max_size=3,
     )

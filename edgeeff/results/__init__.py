@@ -12,8 +12,11 @@ History of the schema versions:
   profile     2  verdict, target, what the board did, p99, dispersion, outliers, figures of each process, PSS,
                  throughput, minutes, end-to-end; the delegate is the one that was used
   profile     3  p90 and p99 of every process
+  profile     4  the Edge TPU: its link, its library, its temperature, what sending the parameters took
   demo        1  first
   probe       1  first
+  probe       2  Edge TPU: the speed of PCIe, device files on USB, where it slows down; libedgetpu's runtime version and
+                 why it cannot be loaded
   evaluation  1  first
   pick        1  first
   prediction  1  first
@@ -102,6 +105,7 @@ from edgeeff.results.profile import (
     BlockLatency,
     BoardSummary,
     Comparison,
+    EdgeTpuUse,
     EndToEnd,
     FleetSummary,
     Latency,
@@ -144,6 +148,7 @@ __all__ = [
     "EdgeTpuExecutable",
     "EdgeTpuLibrary",
     "EdgeTpuOperator",
+    "EdgeTpuUse",
     "EndToEnd",
     "EvaluationComparison",
     "EvaluationRecord",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from edgeeff.results.record import Record
@@ -121,10 +121,13 @@ class EdgeTpu:
     """Vendor and product; on USB another one before the first inference than after it."""
     initialized: bool | None = None
     megabits_per_s: float | None = None
-    """On USB: 480 for USB 2, 5000 for USB 3."""
+    """What its link carries: 480 for USB 2, 5000 for USB 3; on PCIe transfers times lanes, 5000 at most."""
     device: str | None = None
-    """On PCIe: its device file; None where its driver is missing."""
+    """Its device file; None on PCIe where its driver is missing."""
     temperature_c: float | None = None
+    """On PCIe only; the driver of the kernel itself does not tell it."""
+    throttle_c: float | None = None
+    """Where its driver begins to lower its clock; None where it does not look at the temperature, or does not tell."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,10 @@ class EdgeTpuLibrary:
     package: str | None
     version: str | None
     says: str | None
+    runtime: int | None = None
+    """The runtime version in what it says, which is what compiled files ask for."""
+    problem: str | None = None
+    """Why it cannot be loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +152,7 @@ class ProbeRecord(Record):
     """
 
     schema: ClassVar[str] = "edgeeff/probe"
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
 
     board: str | None
     """The device tree's model."""
@@ -198,6 +205,8 @@ class BoardState:
     available_bytes: int | None
     swap_used_bytes: int | None
     swapped_in_bytes: int | None
+    edge_tpus_c: dict[str, float] = field(default_factory=dict)
+    """Temperatures of the Edge TPUs that tell theirs, by device file."""
 
 
 @dataclass(frozen=True)

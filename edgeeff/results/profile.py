@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from edgeeff.results.probe import Verdict
+from edgeeff.results.probe import EdgeTpu, EdgeTpuLibrary, Verdict
 from edgeeff.results.record import ModelFile, Record
 
 
@@ -88,12 +88,36 @@ class BoardSummary:
     max_swap_used_bytes: int | None
 
 
+@dataclass(frozen=True)
+class EdgeTpuUse:
+    """The Edge TPU that ran a file, its library, and what only it does; None is what nobody told."""
+
+    edge_tpu: EdgeTpu | None
+    """Which one, and its link, after the first inference; None where there are several and none can be told from the
+    others."""
+    library: EdgeTpuLibrary
+    parameter_upload_s: float
+    """What the first inference took longer than the p50 of its process, the middle process's: the cached parameters are
+    sent then, and whatever else happens once."""
+    cached_parameter_bytes: int | None = None
+    """Sent with the first inference, and kept there; like all that follows from the file itself."""
+    streamed_parameter_bytes: int | None = None
+    """Sent with every inference."""
+    cpu_operators: int | None = None
+    """Operators that are left to the CPU."""
+    minimum_runtime: int | None = None
+    """The oldest runtime version that the file runs on."""
+    start_temperature_c: float | None = None
+    """Before the first process, when it may have been asleep; measured, as is the next one."""
+    max_temperature_c: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProfileRecord(Record):
     """Latency and memory of one file on one device; the fields with defaults came with version 2."""
 
     schema: ClassVar[str] = "edgeeff/profile"
-    schema_version: ClassVar[int] = 3
+    schema_version: ClassVar[int] = 4
 
     model: ModelFile
     threads: int
@@ -120,9 +144,12 @@ class ProfileRecord(Record):
     """Parts of the network that the delegate took; None where the runtime does not tell."""
     minutes: tuple[Minute, ...] = ()
     time_to_throttle_s: float | None = None
-    """Of a sustained measurement: seconds until the CPU was slowed; None when it was not, or nothing tells."""
+    """Of a sustained measurement: seconds until the CPU, or the Edge TPU, was slowed; None when it was not, or nothing
+    tells."""
     end_to_end: EndToEnd | None = None
     board: BoardSummary | None = None
+    edge_tpu: EdgeTpuUse | None = None
+    """Where the delegate was the Edge TPU's; None in records up to version 3."""
     blocks: tuple[BlockLatency, ...] = ()
     """Where the time goes, by the least disturbed of three quick processes each, apart from the latency above; empty
     where that was not asked."""

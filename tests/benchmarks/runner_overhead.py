@@ -77,10 +77,10 @@ def overhead(model: Path, threads: int, rounds: int) -> tuple[float, float]:
     from ai_edge_litert import interpreter as module
 
     options = {**runner.DEFAULTS, "model": str(model), "threads": threads, "runs": 1, "duration_s": STRETCH_S}
-    interpreter = runner.open_model(module, options)
+    tree = runner.Tree("/")
+    interpreter = runner.open_model(module, tree, options)
     runner.fill_inputs(interpreter, 0)
     runner.warm_up(interpreter, {**options, "warmup_s": 1.0}, lambda phase: None)
-    tree = runner.Tree("/")
     said: list[str] = []
     with contextlib.redirect_stdout(Lines(said)):
         pairs = []
