@@ -37,7 +37,7 @@ bench: venv ## print our figures beside those of the plain way, from one run
 
 lock: ## choose the versions and hashes anew where pyproject.toml asks for it
 	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate \
-	  --extra host --extra lite-weights --extra plot --group test --group lint \
+	  --extra host --extra lite-weights --extra plot --extra report --group test --group lint \
 	  --custom-compile-command 'make lock' --output-file $(PINS) pyproject.toml >/dev/null
 
 clean: ## remove the environment and everything made by tools

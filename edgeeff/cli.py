@@ -17,6 +17,7 @@ from edgeeff.cli_devices import devices
 from edgeeff.cli_evaluate import compare, evaluate
 from edgeeff.cli_pick import pick, predict
 from edgeeff.cli_profile import profile
+from edgeeff.cli_report import report
 from edgeeff.command import common, console, print_json, value_range
 from edgeeff.errors import GateError, InputError
 
@@ -464,3 +465,4 @@ main.add_command(evaluate)
 main.add_command(pick)
 main.add_command(predict)
 main.add_command(profile)
+main.add_command(report)

@@ -1,0 +1,1 @@
+"""Records as one page for people: `records` reads them, `html` and `markdown` write what they say."""

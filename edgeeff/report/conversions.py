@@ -1,0 +1,232 @@
+"""What became of a model: how it was made, what was tried to keep its accuracy, and what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from edgeeff import render
+from edgeeff.devices.profile_view import milliseconds
+from edgeeff.report import plots, terminal
+from edgeeff.report.page import (
+    Cell,
+    Facts,
+    Line,
+    Mark,
+    Part,
+    Plot,
+    Row,
+    Section,
+    Table,
+    counted,
+    lines,
+    part,
+    table,
+)
+from edgeeff.results import ConversionRecord, Finetuning, Mixed, Recovery
+
+ABOVE = {"mixed for", "tried", "fine-tuned"}
+"""Facts that have parts of their own here."""
+
+
+def section(record: ConversionRecord, anchor: str) -> Section:
+    """Return what a conversion says."""
+    name = render.file_name(record.model.path)
+    return Section(
+        anchor=anchor,
+        title=name,
+        mark=_mark(record),
+        summary=_summary(record),
+        labels=("latencies emulated",) if _emulated(record) else (),
+        conclusion=tuple(_conclusion(record, name)),
+        parts=tuple(_parts(record)),
+    )
+
+
+def _mark(record: ConversionRecord) -> Mark:
+    if any(not check.passed for check in record.checks):
+        return Mark("not verified", "bad")
+    if record.mixed is not None and not record.mixed.met:
+        return Mark("goal not met", "bad")
+    return Mark("verified, with warnings", "warn") if record.warnings else Mark("verified", "good")
+
+
+def _emulated(record: ConversionRecord) -> bool:
+    return record.device.emulated or (record.mixed is not None and record.mixed.timed_on.device.emulated)
+
+
+def _summary(record: ConversionRecord) -> str:
+    same = record.agreement
+    return (
+        f"{record.scheme}, {render.megabytes(record.model.size_bytes)} instead of "
+        f"{render.megabytes(record.float_size_bytes)} in float32; same best class as float on {same.same_top1:.0%} of "
+        f"{same.images} probe images"
+    )
+
+
+def _conclusion(record: ConversionRecord, name: str) -> Iterator[Line]:
+    size, same = record.model.size_bytes, record.agreement
+    yield Line(
+        f"{name} is {record.scheme} and has {render.megabytes(size)}, {size / record.float_size_bytes:.0%} of "
+        f"its float32 file."
+    )
+    yield Line(
+        f"It says the same best class as the float file on {same.same_top1:.0%} of {same.images} probe images, with a "
+        f"correlation of {same.correlation:.3f}: so few images show that it works; how accurate it is, edgeeff evaluate "
+        "tells."
+    )
+    failed = [check for check in record.checks if not check.passed]
+    for check in failed:
+        yield Line(check.detail, "bad", check.name)
+    if not failed:
+        yield Line(f"{counted(len(record.checks), 'check')} of the file passed.", "good")
+    mixed = record.mixed
+    if mixed is not None:
+        goal = render.goal(mixed)
+        yield Line(goal, "good" if mixed.met else "bad", "goal")
+        if mixed.shortfall is not None:
+            yield Line(mixed.shortfall, "bad", "what is missing")
+    for warning in record.warnings:
+        yield Line(warning, "warn", "warning")
+
+
+def _parts(record: ConversionRecord) -> Iterator[Part]:
+    yield from part(
+        "What was done", Facts(tuple(fact for fact in render.conversion_facts(record) if fact[0] not in ABOVE))
+    )
+    if record.recovery is not None:
+        yield from part("Calibrator candidates", lines([_tried(record.recovery)]), _candidates(record.recovery))
+    if record.mixed is not None:
+        yield from _mixed(record.mixed)
+    if record.finetuning is not None:
+        yield from part("Fine-tuning", lines([render.finetuning(record.finetuning)]), _training(record.finetuning))
+    checks = table("What was verified", ("check", "passed", "what was seen"), _checks(record), words=(0, 1, 2))
+    yield from part("Checks", checks, folded=True)
+    seconds = [(name, f"{value:.1f}") for name, value in record.seconds.items()]
+    yield from part("Time it took", table("Wall time of each step", ("step", "s"), seconds), folded=True)
+
+
+def _checks(record: ConversionRecord) -> Iterator[tuple[str, Cell, str]]:
+    for check in record.checks:
+        yield check.name, Cell("yes", "good") if check.passed else Cell("no", "bad"), check.detail
+
+
+def _tried(recovery: Recovery) -> str:
+    kept = next(one for one in recovery.attempts if one.name == recovery.chosen)
+    one = len(recovery.attempts) == 1
+    ways = "One way to quantize was tried" if one else f"Of {len(recovery.attempts)} ways to quantize"
+    return (
+        f"{ways}{';' if one else ','} '{kept.name}' {'is' if one else 'was kept, which is'} closest to the float file "
+        f"on the {recovery.judging_images} images that nothing was learned from: same best class on "
+        f"{kept.fidelity.agreement:.1%} of them. Where a way does much better on the images it learned from, it "
+        "learned them by heart."
+    )
+
+
+def _candidates(recovery: Recovery) -> Table | None:
+    def rows() -> Iterator[Row]:
+        for one in recovery.attempts:
+            chosen = one.name == recovery.chosen
+            yield Row(
+                (
+                    Cell(f"{one.name} (kept)" if chosen else one.name),
+                    Cell(f"{100 * one.fidelity.agreement:.1f}"),
+                    Cell(f"{one.fidelity.divergence:.3g}"),
+                    Cell(f"{100 * one.fidelity.ties:.1f}"),
+                    Cell(f"{100 * one.learned.agreement:.1f}"),
+                    Cell(f"{one.seconds:.1f}"),
+                ),
+                strong=chosen,
+            )
+
+    columns = ("way to quantize", "agrees %", "divergence, nats", "ties %", "agrees % where it learned", "s")
+    return table(
+        f"Ways to quantize, on {recovery.judging_images} images kept apart of {recovery.calibration_images}",
+        columns,
+        rows(),
+        note="Agrees: images with the float file's best class. Divergence: Kullback-Leibler, 0 is the same.",
+    )
+
+
+def _mixed(mixed: Mixed) -> Iterator[Part]:
+    on = mixed.timed_on
+    emulated = ", EMULATED: no latency here is a real board's" if on.device.emulated else ""
+    chosen = mixed.chosen
+    said = (
+        f"The file keeps float's best class on {chosen.agreement_estimate:.1%} of many images by estimate, at least "
+        f"{chosen.agreement_low:.1%}, and takes {chosen.latency_ratio:.0%} of the float file's latency: "
+        f"{milliseconds(chosen.latency_s)} instead of {milliseconds(mixed.float_latency_s)} on {on.target} "
+        f"({on.device.name}, {on.threads} thread{'s' if on.threads > 1 else ''}{emulated})."
+    )
+    plot = Plot(
+        "Agreement with float against latency: each point is a file that could have been made",
+        f"{len(mixed.points)} points from float to int8; the table below has their figures.",
+        partial(plots.mixed, mixed),
+    )
+    yield from part(
+        "Mixed precision",
+        lines([said]),
+        plot if len(mixed.points) > 1 else None,
+        terminal.from_table(
+            render.mixed_points(mixed),
+            "From the closest to float to the fastest; each is better than all others in one of the two",
+            note="Agrees: expected of many images; at least: its lower end, which is held against the goal. "
+            "Of float: latency, where 1 is the float file's.",
+        ),
+        lines(
+            [f"Weights of {len(mixed.tuned)} blocks were tuned for static int8: {', '.join(mixed.tuned)}."]
+            if mixed.tuned
+            else []
+        ),
+    )
+    if mixed.trials:
+        yield from part(
+            "Sensitivity",
+            lines([_sensitive(mixed)]),
+            Plot(
+                "What each block costs alone, at each level",
+                "Divergence from float by block; the table below has the figures.",
+                partial(plots.sensitivity, mixed.trials),
+            ),
+            _trials(mixed),
+        )
+
+
+def _sensitive(mixed: Mixed) -> str:
+    worst = max(mixed.trials, key=lambda one: one.divergence)
+    return (
+        f"Each block was tried alone, all others in float, on {mixed.trial_images} images. '{worst.block}' suffers "
+        f"most: {worst.level} moves the scores by {worst.divergence:.2g} nats."
+    )
+
+
+def _trials(mixed: Mixed) -> Table | None:
+    levels = list(dict.fromkeys(one.level for one in mixed.trials))
+    blocks: dict[str, dict[str, tuple[float, float]]] = {}
+    for one in mixed.trials:
+        blocks.setdefault(one.block, {})[one.level] = (one.divergence, one.latency_ratio)
+
+    def rows() -> Iterator[Iterator[str]]:
+        for block, tried in blocks.items():
+            yield iter([block, *(_trial(tried.get(level)) for level in levels)])
+
+    return table(
+        "Divergence in nats with only this block at this level, and the network's latency of float's",
+        ("block", *levels),
+        rows(),
+    )
+
+
+def _trial(tried: tuple[float, float] | None) -> str:
+    return "" if tried is None else f"{tried[0]:.2g} at {tried[1]:.2f}"
+
+
+def _training(done: Finetuning) -> Plot | None:
+    if len(done.divergences) < 2:
+        return None
+    return Plot(
+        "Divergence from the teacher on images kept apart, while it learned",
+        f"From {done.divergences[0][1]:.2g} nats before training to {min(one for _, one in done.divergences):.2g} at "
+        f"best, at step {done.best_step}.",
+        partial(plots.training, done),
+    )

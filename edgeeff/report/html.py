@@ -1,0 +1,71 @@
+"""A report as one HTML file that needs nothing else: no network, no script, no font of its own.
+
+Everything that stands in it is escaped by the templates, and what steers the order of letters is written out. A browser
+is told to load nothing, so that even a mistake here would fetch nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from edgeeff.errors import InputError, MissingExtraError
+from edgeeff.render import printable
+from edgeeff.report.page import Page
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MOST_BYTES = 2_000_000
+PACKAGES = {"jinja2": "Jinja2", "matplotlib": "Matplotlib"}
+
+
+def check() -> None:
+    """Raise MissingExtraError where the packages that make a page are not installed."""
+    for package, name in PACKAGES.items():
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(name, "report")
+
+
+def render(page: Page) -> bytes:
+    """Return the page in UTF-8; raises InputError when it would be larger than 2 MB."""
+    text = _environment().get_template("report.html").render(page=page)
+    # A name of a file that is no Unicode cannot be written otherwise.
+    data = text.encode("utf-8", "replace")
+    if len(data) > MOST_BYTES:
+        raise InputError(
+            f"the page would have {len(data) / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:g} MB: give fewer records, "
+            "or leave --thumbnails away"
+        )
+    return data
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("edgeeff.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["drawn"] = _drawn
+    environment.globals["symbols"] = {"good": "✓", "warn": "!", "bad": "✕", "": "·"}
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    from markupsafe import Markup
+
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _drawn(plot: Any, width: str) -> Any:
+    from markupsafe import Markup
+
+    # Matplotlib escapes what it writes; the only markup in the page that is not the templates'.
+    return Markup(plot.draw(width))  # noqa: S704

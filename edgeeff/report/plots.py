@@ -1,0 +1,358 @@
+"""The pictures of a report: SVG that stands in the page, in its colours and its letters.
+
+Matplotlib draws without a display. What it draws in the colours below becomes the page's own: `currentColor` for text,
+variables of the style sheet for the rest, so that the same picture is read on white and on black. Text stays text. Each
+picture is drawn twice, for a wide page and for a phone, in units of the page's pixels: letters have the same size in
+both. The picture of a pick is `edgeeff.picking.plot`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgeeff.devices import profile_view
+from edgeeff.evaluation import view
+from edgeeff.picking import plot as picking
+from edgeeff.render import printable
+from edgeeff.report.page import Width
+from edgeeff.results import ClassResult, Difference, Finetuning, Mixed, MixedTrial, PickRecord, ProfileRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Stand-ins that nothing else is drawn in, and what takes their place in the page.
+TEXT, LINE, BACK = "#010203", "#010204", "#010205"
+FIRST, SECOND, THIRD, FOURTH, ALARM, QUIET = "#010206", "#010207", "#010208", "#010209", "#01020a", "#01020b"
+IN_PAGE = {
+    TEXT: "currentColor",
+    LINE: "var(--grid)",
+    BACK: "var(--paper)",
+    FIRST: "var(--first)",
+    SECOND: "var(--second)",
+    THIRD: "var(--third)",
+    FOURTH: "var(--fourth)",
+    ALARM: "var(--bad)",
+    QUIET: "var(--quiet)",
+}
+SERIES = (FIRST, SECOND, THIRD, FOURTH)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+"""Series differ in shape as well as in colour."""
+WIDTHS: dict[Width, int] = {"wide": 760, "narrow": 332}
+LETTERS = 12
+"""Pixels."""
+NAME = 22
+"""Letters of a name beside an axis; longer ones are cut in the middle, and whole in the tables."""
+
+
+def ladder(record: PickRecord, width: Width) -> str:
+    """Draw accuracy against latency of a pick."""
+    colours = picking.Colours(fits=THIRD, over=QUIET, open=SECOND, front=FIRST, budget=ALARM, hollow=BACK)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        picking.paint(axes, record, colours)
+        _above(axes, axes.get_ylabel())
+        axes.set_xlabel(f"p{record.limits.percentile} of the latency, ms")
+        axes.legend(loc="lower right", frameon=False)
+
+    return _svg(width, 340, paint)
+
+
+def latencies(records: Sequence[ProfileRecord], width: Width) -> str:
+    """Draw a line for each record, from the fastest run to the slowest percentile, its p50 and those of processes."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for row, record in enumerate(records):
+            latency = record.latency
+            last = latency.p90_s if latency.p99_s is None else latency.p99_s
+            colour = FIRST if record.verdict is None or record.verdict.valid else QUIET
+            axes.plot([latency.min_s * 1e3, last * 1e3], [row, row], color=colour, linewidth=1.5)
+            low, high = latency.interval_s
+            if latency.processes > 1:
+                axes.plot([low * 1e3, high * 1e3], [row, row], color=colour, linewidth=7, alpha=0.35)
+            axes.plot([latency.p90_s * 1e3], [row], "|", color=colour, markersize=11, markeredgewidth=1.5)
+            axes.plot([latency.p50_s * 1e3], [row], "o", color=colour, markersize=7)
+        _rows(axes, [_record_name(record, records) for record in records], width)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("ms; dot p50 with its 95 % interval, bar p90" + _line(width) + "; grey: not valid")
+
+    return _svg(width, 70 + 30 * len(records), paint)
+
+
+def minutes(record: ProfileRecord, width: Width) -> str:
+    """Draw the p50 of every minute, and when the CPU was slowed down."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        at = [one.minute for one in record.minutes]
+        axes.plot(at, [one.p50_s * 1e3 for one in record.minutes], "o-", color=FIRST, markersize=4)
+        if record.time_to_throttle_s is not None:
+            axes.axvline(at[0] + record.time_to_throttle_s / 60, color=ALARM, linestyle="--", linewidth=1.2)
+            axes.annotate(
+                "slowed down",
+                (at[0] + record.time_to_throttle_s / 60, 0.04),
+                xycoords=("data", "axes fraction"),
+                xytext=(5, 0),
+                textcoords="offset points",
+                color=ALARM,
+            )
+        axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("minute")
+        _above(axes, "p50, ms")
+
+    return _svg(width, 240, paint)
+
+
+def differences(found: Sequence[tuple[str, Difference]], allowed: float | None, width: Width) -> str:
+    """Draw differences with their intervals, zero, and the drop that a gate allowed."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for row, (_, one) in enumerate(found):
+            _interval(axes, row, one, FIRST, "o")
+        axes.axvline(0, color=TEXT, linewidth=1)
+        if allowed is not None:
+            axes.axvline(-100 * allowed, color=ALARM, linestyle="--", linewidth=1.2)
+        _rows(axes, [name for name, _ in found], width)
+        gate = "" if allowed is None else f"; dashed: top-1 may drop by {100 * allowed:g}"
+        axes.set_xlabel(f"points{gate}")
+
+    return _svg(width, 66 + 28 * len(found), paint)
+
+
+def classes(found: Sequence[ClassResult], width: Width) -> str:
+    """Draw the change of recall and of precision of classes."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for row, one in enumerate(found):
+            if one.recall is not None:
+                _interval(axes, row - 0.16, one.recall, FIRST, "o")
+            if one.precision is not None:
+                _interval(axes, row + 0.16, one.precision, SECOND, "s")
+        axes.axvline(0, color=TEXT, linewidth=1)
+        _rows(axes, [one.name for one in found], width)
+        axes.set_xlabel("points")
+        named = {"recall": (FIRST, "o"), "precision": (SECOND, "s")}
+        for name, (colour, marker) in named.items():
+            axes.plot([], [], marker, color=colour, label=name)
+        _legend(axes, 2)
+
+    return _svg(width, 100 + 30 * len(found), paint)
+
+
+def mixed(found: Mixed, width: Width) -> str:
+    """Draw agreement against latency of the points, the chosen one, and the goal."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        by_ms = found.goal.max_latency_s is not None
+        scale = found.float_latency_s * 1e3 if by_ms else 1.0
+        points = found.points
+        at = [one.latency_ratio * scale for one in points]
+        estimate = [100 * one.agreement_estimate for one in points]
+        down = [max(0.0, 100 * (one.agreement_estimate - one.agreement_low)) for one in points]
+        axes.errorbar(
+            at, estimate, yerr=[down, [0.0] * len(points)], fmt="o-", color=FIRST, elinewidth=1, markersize=4, linewidth=1
+        )
+        chosen = points.index(found.chosen)
+        axes.plot([at[chosen]], [estimate[chosen]], "D", color=SECOND, markersize=9, label="chosen", zorder=5)
+        goal = found.goal
+        least = [100 * goal.min_agreement] if goal.min_agreement is not None else []
+        least += [100 - goal.max_drop] if goal.max_drop is not None else []
+        most = [goal.max_latency] if goal.max_latency is not None else []
+        most += [goal.max_latency_s * 1e3] if goal.max_latency_s is not None else []
+        for value in least:
+            axes.axhline(value, color=ALARM, linestyle="--", linewidth=1.2)
+        for value in most:
+            axes.axvline(value, color=ALARM, linestyle="--", linewidth=1.2)
+        axes.plot([], [], "--", color=ALARM, label="goal")
+        axes.set_xlabel("latency, ms" if by_ms else "latency, of the float file's")
+        _above(axes, "same best class as float, %; down to its lower end")
+        _legend(axes, 2)
+
+    return _svg(width, 320, paint)
+
+
+def sensitivity(trials: Sequence[MixedTrial], width: Width) -> str:
+    """Draw the divergence of each block at each level, on a logarithmic axis."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        blocks = list(dict.fromkeys(one.block for one in trials))
+        lowest = min((one.divergence for one in trials if one.divergence > 0), default=1e-6)
+        for number, level in enumerate(dict.fromkeys(one.level for one in trials)):
+            shown = [one for one in trials if one.level == level]
+            axes.plot(
+                [max(one.divergence, lowest) for one in shown],
+                [blocks.index(one.block) for one in shown],
+                MARKERS[number % len(MARKERS)],
+                color=SERIES[number % len(SERIES)],
+                markersize=6,
+                label=level,
+            )
+        axes.set_xscale("log")
+        _rows(axes, blocks, width)
+        axes.set_xlabel("divergence from float, nats")
+        _legend(axes, 4 if width == "wide" else 2)
+
+    return _svg(width, 100 + 20 * len(dict.fromkeys(one.block for one in trials)), paint)
+
+
+def training(done: Finetuning, width: Width) -> str:
+    """Draw how the divergence went down while a network learned."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        steps, values = zip(*done.divergences, strict=True)
+        axes.plot(steps, values, "o-", color=FIRST, markersize=4)
+        axes.axvline(done.best_step, color=SECOND, linestyle="--", linewidth=1.2, label="best step")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("step")
+        _above(axes, "divergence, nats")
+        _legend(axes, 1)
+
+    return _svg(width, 240, paint)
+
+
+# --- What they share --------------------------------------------------------------------------------------------------
+
+
+def _interval(axes: Axes, row: float, one: Difference, colour: str, marker: str) -> None:
+    low, high = one.interval
+    value = 100 * one.value
+    # A bootstrap's interval may leave its own estimate out.
+    reach = [[max(0.0, value - 100 * low)], [max(0.0, 100 * high - value)]]
+    axes.errorbar([value], [row], xerr=reach, fmt=marker, color=colour, markersize=6, elinewidth=1.6, capsize=3)
+
+
+def _rows(axes: Axes, names: Sequence[str], width: Width) -> None:
+    """Name the rows of a picture from its top to its bottom."""
+    most = NAME if width == "wide" else NAME // 2 + 1
+    axes.set_yticks(range(len(names)), [_short(name, most) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+
+
+def _short(name: str, most: int) -> str:
+    name = printable(name)
+    if len(name) <= most:
+        return name
+    return f"{name[: most // 2]}…{name[-(most - most // 2 - 1) :]}"
+
+
+def _record_name(record: ProfileRecord, records: Sequence[ProfileRecord]) -> str:
+    many = len({one.model.path for one in records}) > 1
+    name = profile_view.label(record, records) if many else record.target
+    threads = f", {record.threads} thr." if len({one.threads for one in records}) > 1 else ""
+    return f"{name}{threads}"
+
+
+def _line(width: Width) -> str:
+    return "" if width == "wide" else "\n"
+
+
+def _above(axes: Axes, text: str) -> None:
+    """Name the upright axis above it, where it is read without turning one's head."""
+    axes.set_ylabel("")
+    axes.set_title(text, loc="left", fontsize=LETTERS, pad=8)
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    """Put the legend above the picture, or where there is room when the upright axis is named there."""
+    if axes.get_title(loc="left"):
+        axes.legend(loc="best", frameon=False)
+        return
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, borderaxespad=0.2, handletextpad=0.4
+    )
+
+
+def _svg(width: Width, height: int, paint: Callable[[Figure], None]) -> str:
+    """Return what `paint` draws as an SVG element for a page."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    with rc_context(dict(_style())), warnings.catch_warnings():
+        figure = Figure(figsize=(WIDTHS[width] / 72, height / 72), layout="constrained")
+        paint(figure)
+        for text in figure.findobj(Text):
+            text.set_text(printable(text.get_text()))
+        out = io.BytesIO()
+        # The browser has letters that Matplotlib's font has not.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _in_page(out.getvalue().decode("utf-8"))
+
+
+def _style() -> Iterator[tuple[str, Any]]:
+    yield from {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "edgeeff",
+        "text.parse_math": False,  # names of files and classes are anybody's: a dollar sign begins no formula
+        "font.family": ["sans-serif"],
+        "font.size": LETTERS,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.linewidth": 0.8,
+        "legend.fontsize": LETTERS,
+        "axes.titlesize": LETTERS,
+        "axes.unicode_minus": True,
+        "lines.solid_capstyle": "round",
+    }.items()
+    for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor"):
+        yield name, TEXT
+    for name in ("grid.color", "axes.edgecolor"):
+        yield name, LINE
+
+
+def _in_page(svg: str) -> str:
+    """Return the element of a whole SVG document as it stands in a page: scaled to it, in its colours, hidden from
+    screen readers, who have the caption and the table."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*|<style.*?</style>\s*|<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"| version="[^"]*"', "", svg)
+    # Groups have the same names in all pictures of a page; clips and markers are named by what they are.
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r"font: [^;\"]*?(\d+(?:\.\d+)?)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: _shorter(tag.group()), svg)
+    for stand_in, own in IN_PAGE.items():
+        svg = svg.replace(stand_in, own)
+    head, rest = svg.split(">", 1)
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head)
+    if box is None:
+        raise ValueError("Matplotlib wrote an SVG without a viewBox")
+    wide, high = (round(float(side)) for side in box.groups())
+    head = f'<svg viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" aria-hidden="true" focusable="false"'
+    return _own_names(f"{head}>{rest}")
+
+
+def _shorter(tag: str) -> str:
+    """Return a tag with hundredths of pixels at most, on one line, without turns by nothing."""
+    tag = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", tag))
+    return re.sub(r' transform="rotate\(-?0 [^"]*\)"', "", tag)
+
+
+def _own_names(svg: str) -> str:
+    """Give what is named in a picture a name that no other picture of the page has."""
+    mine = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    for name in sorted(set(re.findall(r'id="([^"]+)"', svg)), key=len, reverse=True):
+        svg = svg.replace(f'id="{name}"', f'id="{name}-{mine}"')
+        svg = svg.replace(f'"#{name}"', f'"#{name}-{mine}"').replace(f"url(#{name})", f"url(#{name}-{mine})")
+    return svg
