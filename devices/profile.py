@@ -560,6 +560,11 @@ def how_it_ended(status: int, complaints: str, said: Sequence[Event], model: Mod
             name = signal.Signals(-status).name
     end = "\n".join(complaints.strip().splitlines()[-5:])
     told = {event["event"]: event for event in said}
+    if _signal(status) == signal.SIGALRM and "edge_tpu_library" in told:
+        return (
+            f"was ended: the Edge TPU did not answer within {runner.EDGE_TPU_LIMIT_S:.0f} s; unplug it and plug it in "
+            "again, or restart the board, and see that its supply is strong enough"
+        )
     if _signal(status) in CRASHES and {"edge_tpu_library", "imported"} <= told.keys():
         used = told["imported"]
         doing = "while it ran on the Edge TPU" if "loaded" in told else "while it was loaded for the Edge TPU"

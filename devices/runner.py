@@ -62,6 +62,7 @@ LINE = 2000  # latencies in one event: readers of lines have limits
 VCGENCMD = ("/usr/bin/vcgencmd", "/opt/vc/bin/vcgencmd")
 COMMAND_LIMIT_S = 2.0
 CHILD_LIMIT_S = 120.0  # an emulated board imports for half a minute
+EDGE_TPU_LIMIT_S = 60.0  # to open it, which takes seconds on USB, and again to send all parameters
 BEGIN = time.perf_counter()
 
 # One RELU on one float32, as small as a valid file gets.
@@ -879,9 +880,24 @@ def edge_tpu_delegate(module: Any, tree: Tree) -> Any:
         raise Failure("delegate", "this runtime cannot load delegates; edgeeff devices setup gets one that can")
     try:
         return module.load_delegate(EDGE_TPU_LIBRARY)
+    except AttributeError as error:
+        text = f"{EDGE_TPU_LIBRARY} is not what runtimes load ({error})"
+        raise Failure("edgetpu-library", f"{text}; install libedgetpu1-std on the board") from error
     except (OSError, RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise Failure("edgetpu-device", f"no Edge TPU can be opened ({text}): {why_no_edge_tpu(tree)}") from error
+
+
+def or_end(seconds: float, work: Callable[[], Any]) -> Any:
+    """Do it; end this process with SIGALRM when it takes longer: a library that waits for a device hears nothing else.
+
+    No limit is 0.
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return work()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 def why_no_edge_tpu(tree: Tree) -> str:
@@ -1141,7 +1157,8 @@ def import_and_load(tree: Tree, options: dict[str, Any], **facts: Any) -> Any:
     )
 
     begin = time.perf_counter()
-    interpreter = load(module, name, tree, options, mismatch_help(name, version, library) if library else "")
+    mismatch = mismatch_help(name, version, library) if library else ""
+    interpreter = or_end(EDGE_TPU_LIMIT_S if library else 0.0, lambda: load(module, name, tree, options, mismatch))
     loaded = time.perf_counter() - begin
     found = delegated(interpreter)
     parts = found["delegated_parts"]
@@ -1168,12 +1185,13 @@ def measure_model(tree: Tree, options: dict[str, Any]) -> None:
     interpreter = import_and_load(tree, options, size_bytes=size, cached=in_cache)
 
     fill_inputs(interpreter, options["seed"])
+    on_edge_tpu = options["delegate"] == "edgetpu"
     try:
-        first = timed(interpreter.invoke)
+        first = or_end(EDGE_TPU_LIMIT_S if on_edge_tpu else 0.0, lambda: timed(interpreter.invoke))
     except (RuntimeError, ValueError) as error:
         raise Failure("run", f"the runtime cannot run {model}: {error}") from error
     send("first", first_inference_s=first, **process_memory())
-    opened = opened_edge_tpu(tree) if options["delegate"] == "edgetpu" else None
+    opened = opened_edge_tpu(tree) if on_edge_tpu else None
     if opened is not None:
         send("edge_tpu", **opened)
     runs, stable = warm_up(interpreter, options, sample)

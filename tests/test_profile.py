@@ -294,6 +294,12 @@ FAILING: dict[str, Failing] = {
         DeviceError,
         f"measuring MODEL on pi crashed with SIGABRT while it ran on the Edge TPU. {NO_FIT}",
     ),
+    "an Edge TPU that does not answer": (
+        Answer(edge_tpu_story()[:3], -signal.SIGALRM),
+        DeviceError,
+        "measuring MODEL on pi was ended: the Edge TPU did not answer within 60 s; unplug it and plug it in again, or "
+        "restart the board, and see that its supply is strong enough",
+    ),
     "killed by the kernel": (
         Answer(story()[:2], KILLED),
         DeviceError,

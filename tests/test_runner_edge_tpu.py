@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -331,6 +332,15 @@ def test_who_uses_a_device_is_named(tmp_path: Path) -> None:
     assert re.fullmatch(rf"/dev/apex_0 is in use by \S+ \(process {other.pid}\); end that", told)
 
 
+def test_a_device_that_does_not_answer_ends_the_process() -> None:
+    code = (
+        "import time; from edgeeff.devices import runner; assert runner.or_end(5.0, lambda: 3) == 3; "
+        "time.sleep(0.01); print('in time', flush=True); runner.or_end(0.1, lambda: time.sleep(20))"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (finished.returncode, finished.stdout) == (-signal.SIGALRM, "in time\n")
+
+
 def test_a_device_that_goes_is_told(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     error = failure(bench.run(FATE="is unplugged"))
@@ -397,3 +407,12 @@ def test_both_versions_are_named() -> None:
 def test_a_runtime_that_loads_no_delegates_says_so() -> None:
     with pytest.raises(runner.Failure, match="this runtime cannot load delegates"):
         runner.edge_tpu_delegate(SimpleNamespace(), runner.Tree("/"))
+
+
+def test_a_library_that_is_no_delegate_is_told() -> None:
+    def load_delegate(name: str) -> None:
+        raise AttributeError("undefined symbol: tflite_plugin_create_delegate")
+
+    with pytest.raises(runner.Failure, match=r"is not what runtimes load \(undefined symbol: tflite_plugin") as caught:
+        runner.edge_tpu_delegate(SimpleNamespace(load_delegate=load_delegate), runner.Tree("/"))
+    assert caught.value.kind == "edgetpu-library"
