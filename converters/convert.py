@@ -28,6 +28,7 @@ from edgeeff.converters import (
     inspect,
     metadata,
     mixed,
+    preflight,
     qat,
     quantize,
     recover,
@@ -36,6 +37,7 @@ from edgeeff.converters import (
     timing,
     verify,
 )
+from edgeeff.converters.edgetpu import exact
 from edgeeff.converters.float_model import FloatModel, Head
 from edgeeff.converters.inspect import Inspection
 from edgeeff.converters.metadata import Metadata
@@ -48,7 +50,17 @@ from edgeeff.devices.targets import LOCAL, Target
 from edgeeff.errors import CalibrationError, InputError, ModelError, OutputError, UnknownNameError
 from edgeeff.files import check_writable, sha256, staged
 from edgeeff.progress import Progress, Silent
-from edgeeff.results import CalibrationUse, Check, ConversionRecord, Finetuning, Goal, Mixed, ModelFile, Recovery
+from edgeeff.results import (
+    CalibrationUse,
+    Check,
+    ConversionRecord,
+    Finetuning,
+    Forecast,
+    Goal,
+    Mixed,
+    ModelFile,
+    Recovery,
+)
 
 DEFAULT_SAMPLES = 128
 PROBES = 16
@@ -165,12 +177,35 @@ def scheme_for(scheme: str | None, goal: Goal | None) -> Scheme:
     return chosen
 
 
+def for_edge_tpu(interface: Interface, scheme: str | None, goal: Goal | None, target: str | None) -> Interface:
+    """Return the input and output types that the Edge TPU needs, uint8 where nothing is said.
+
+    Raises InputError for options that contradict it, UnknownNameError.
+    """
+    why = "the Edge TPU computes in full int8 only"
+    if goal is not None or target is not None:
+        raise InputError(
+            f"--edge-tpu mixes no precisions, {why}: leave --min-agreement, --max-drop, --max-latency and --target away"
+        )
+    if scheme is not None and schemes.scheme(scheme) != recover.INT8:
+        raise InputError(f"--edge-tpu does not go with --scheme {scheme}, {why}: leave --scheme away")
+    for end, dtype in (("input", interface.input_type), ("output", interface.output_type)):
+        if dtype == "float32":
+            raise InputError(
+                f"--edge-tpu does not go with --{end}-type float32, which leaves operators to the CPU: say uint8 or "
+                f"int8, or leave --{end}-type away"
+            )
+    input_type = interface.input_type or recover.INT8.input_type
+    return replace(interface, input_type=input_type, output_type=interface.output_type or input_type)
+
+
 def convert(
     source: Source,
     *,
     scheme: str | None = None,
     goal: Goal | None = None,
     target: str | None = None,
+    edge_tpu: bool = False,
     finetune: Finetune | None = None,
     calibration: Calibration | None = None,
     interface: Interface | None = None,
@@ -183,17 +218,17 @@ def convert(
     With a `goal` precisions are mixed, and latencies measured on `target`, or here; a goal that is not met is no error,
     the record says so. Without a number of `threads` there are two, and one where latencies are measured. With
     `finetune` the network is trained for int8, on images that take the place of the calibration's; what was learned is
-    kept beside the output until the file is written, and taken up by the same call.
+    kept beside the output until the file is written, and taken up by the same call. For the `edge_tpu` the file is full
+    int8 in the words of its compiler, and the record says what that would make of it.
 
     Raises InputError and its kinds for bad input, DeviceError when the target is lost, MissingExtraError without the
     host packages, VerificationError when what came out does not hold; nothing is written then, and files that were
     there stay as they were.
     """
     calibration, interface = calibration or Calibration(), interface or Interface()
-    chosen = scheme_for(scheme, goal)
-    if target is not None and goal is None:
-        raise InputError(f"--target is where the latencies for a goal are measured: give {mixed.GOALS}")
-    board = LOCAL if target is None else timing.board(target)
+    if edge_tpu:
+        interface = for_edge_tpu(interface, scheme, goal, target)
+    chosen, board = scheme_for(scheme, goal), _board(target, goal)
     output = _output(output or default_output(source, chosen.name), source)
     threads = threads if threads is not None else 2 if goal is None else 1
     if threads < 1:
@@ -230,7 +265,7 @@ def convert(
         made = _quantized(model, chosen, source, drawn, calibration, types, threads, progress)
     use = made.use
     content = metadata.embed(
-        made.content,
+        exact.rewrite(made.content) if edge_tpu else made.content,
         name=f"EfficientNet {source.name}" if network is not None else source.name,
         description=f"Image classifier with {model.classes} classes, {chosen.name}, converted by edgeeff",
         labels=labels,
@@ -250,6 +285,7 @@ def convert(
     verification = verify.verify(content, chosen, model, probes)
     session = runtime.Session(content)
     inspection = _inspect(content)
+    forecast = preflight.foresee(content) if edge_tpu else None
     clock.finish()
     record = ConversionRecord(
         runtime=runtime.runtime(),
@@ -277,6 +313,7 @@ def convert(
             *(() if made.recovery is None else made.recovery.warnings),
             *(() if made.mixed is None else _mixed_warnings(made.mixed, use)),
             *(() if made.finetuning is None else made.finetuning.warnings),
+            *(() if forecast is None else _edge_tpu_warnings(forecast)),
         ),
         seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
         recovery=made.recovery,
@@ -284,12 +321,20 @@ def convert(
         finetuning=None
         if made.finetuning is None
         else replace(made.finetuning, compressed_bytes=qat.compressed_bytes(content)),
+        edge_tpu=forecast,
     )
     with staged(record_path, results.to_json(record).encode()), staged(output, content):
         pass
     if finetune is not None:
         qat.forget(output)
     return record
+
+
+def _board(target: str | None, goal: Goal | None) -> Target:
+    """Return where latencies are measured; raises InputError where there is nothing to measure them for."""
+    if target is not None and goal is None:
+        raise InputError(f"--target is where the latencies for a goal are measured: give {mixed.GOALS}")
+    return LOCAL if target is None else timing.board(target)
 
 
 def _output(path: Path, source: Source) -> Path:
@@ -759,6 +804,19 @@ def _mixed_warnings(found: Mixed, use: CalibrationUse) -> Iterator[str]:
     if found.timed_on.device.emulated:
         yield "EMULATED: a program stood in for the board, so no latency here is a real board's"
     yield from found.warnings
+
+
+def _edge_tpu_warnings(forecast: Forecast) -> Iterator[str]:
+    """Say which operators the Edge TPU does not take, and what to do; and what makes the network a poor fit."""
+    for line in forecast.operators:
+        if line.verdict != "mapped":
+            said = "does not take" if line.verdict == "not mapped" else "may not take"
+            fix = f"; {line.fix}" if line.fix else ""
+            where = ", ".join(line.places)
+            yield (
+                f"the Edge TPU {said} {line.count} {line.name} ({where}): {line.reason}{fix} (known from {line.source})"
+            )
+    yield from forecast.advice
 
 
 class _Both:

@@ -19,15 +19,18 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata as packages
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from edgeeff.converters import metadata
-from edgeeff.converters.edgetpu import compiled
+from edgeeff.converters.edgetpu import compiled, estimate
 from edgeeff.errors import MissingExtraError, ModelError
-from edgeeff.results import CompiledFile, ModelFile, Record, Runtime, TensorContract, this_device
+from edgeeff.results import CompiledFile, EdgeTpuEstimate, ModelFile, Record, Runtime, TensorContract, this_device
 
 LOAD_LIMIT_S = 120.0
 """How long LiteRT may take to load a file; B7 in float takes a few seconds on a desk and about ten on a small board."""
@@ -37,6 +40,8 @@ _BLOCK = re.compile(
 )
 _EDGE_TPU = "it is compiled for the Edge TPU: only that device and its delegate run it"
 _EIGHT_BIT = frozenset({"int8", "uint8"})
+_INTEGERS = {"int32": 4, "int64": 8}
+_MOST_VALUES = 8
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,12 @@ class Tensor:
     quantization: Quantization | None
     size_bytes: int
     """Bytes of its data in the file: 0 when it is computed."""
+    values: tuple[int, ...] | None = None
+    """Those of a constant with up to eight integers, such as axes, strides or a shape; None for others."""
+    zeros: bool = False
+    """True for a constant that stands for zeros only."""
+    outside: bool = False
+    """True when its data lie behind the flatbuffer, as those of large files do."""
 
     @property
     def constant(self) -> bool:
@@ -107,8 +118,10 @@ class Operator:
     """The part of the network that its tensors are named after, such as "block2a"."""
     version: int = 1
     """The version of the operator that a runtime has to know."""
-    fused_activation: bool = False
-    """True for a pool with an activation inside; that of others is not looked at."""
+    custom: bool = False
+    """True when it is none of TensorFlow Lite's own."""
+    options: Mapping[str, int] = field(default_factory=dict)
+    """Those that accelerators have limits for; the schema's words for them are in `_OPTIONS`."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +158,9 @@ class Inspection(Record):
     """What is in a .tflite file. Operators and tensors are those of its first subgraph, in its own order."""
 
     schema: ClassVar[str] = "edgeeff/inspection"
-    schema_version: ClassVar[int] = 3
-    """2 came with `blocks`, 3 with `edge_tpu` and the versions of operators."""
+    schema_version: ClassVar[int] = 4
+    """2 came with `blocks`, 3 with `edge_tpu` and the versions of operators, 4 with their options, what constants
+    hold, and `edge_tpu_estimate`."""
 
     model: ModelFile
     inputs: tuple[TensorContract, ...]
@@ -165,6 +179,8 @@ class Inspection(Record):
     runtime_error: str | None
     edge_tpu: CompiledFile | None
     """What a file that was compiled for the Edge TPU says of itself; None for others."""
+    edge_tpu_estimate: EdgeTpuEstimate | None
+    """What sending takes of its latency; None for others, and where a part of it cannot be read."""
     metadata: metadata.Metadata | None
     signatures: tuple[Signature, ...]
     subgraphs: int
@@ -220,12 +236,39 @@ def inspect(path: Path) -> Inspection:
         delegation=None if answer.error else _delegation(graph, answer.partitions),
         runtime_error=_EDGE_TPU if compiled.NAME in counts else answer.error,
         edge_tpu=edge_tpu if edge_tpu.operators else None,
+        edge_tpu_estimate=_sending(graph, edge_tpu),
         metadata=written,
         signatures=graph.signatures,
         subgraphs=graph.subgraphs,
         operators=graph.operators,
         tensors=graph.tensors,
     )
+
+
+def crossing_bytes(graph: Graph | Inspection, part: Iterable[Operator]) -> int:
+    """Return the bytes of the values that go into a part of a graph's operators and come out of it.
+
+    Each counts as a byte, which is what the Edge TPU takes and gives.
+    """
+    inside = {operator.index for operator in part}
+    made, used, used_elsewhere = set[int](), set[int](), set[int]()
+    for operator in graph.operators:
+        given = {index for index in operator.inputs if index >= 0 and not graph.tensors[index].constant}
+        if operator.index in inside:
+            used |= given
+            made.update(operator.outputs)
+        else:
+            used_elsewhere |= given
+    came, went = used - made, (made - used) | (made & used_elsewhere)
+    return sum(math.prod(graph.tensors[index].shape) for index in came | went)
+
+
+def _sending(graph: Graph, edge_tpu: CompiledFile) -> EdgeTpuEstimate | None:
+    if not edge_tpu.operators or any(operator.problem is not None for operator in edge_tpu.operators):
+        return None
+    part = [operator for operator in graph.operators if operator.name == compiled.NAME]
+    work = estimate.only_sending(crossing_bytes(graph, part))
+    return estimate.of_compiled(work, edge_tpu.streamed_parameter_bytes)
 
 
 @dataclass(frozen=True)
@@ -269,12 +312,12 @@ def _read(path: Path) -> bytes:
 
 def _graph(root: Any, data: bytes) -> Graph:
     graph = root.Subgraphs(0)
-    sizes = [_buffer_size(root.Buffers(index), data) for index in range(_length(root.BuffersLength(), data))]
+    buffers = [_buffer(root.Buffers(index), data) for index in range(_length(root.BuffersLength(), data))]
     tensors = tuple(
-        _tensor(index, graph.Tensors(index), sizes) for index in range(_length(graph.TensorsLength(), data))
+        _tensor(index, graph.Tensors(index), buffers) for index in range(_length(graph.TensorsLength(), data))
     )
     types = [root.OperatorCodes(index) for index in range(_length(root.OperatorCodesLength(), data))]
-    codes = [(_operator_name(code), code.Version()) for code in types]
+    codes = [_Code(_operator_name(code), code.Version(), _is_custom(code)) for code in types]
     operators = tuple(
         _operator(index, graph.Operators(index), codes, tensors)
         for index in range(_length(graph.OperatorsLength(), data))
@@ -287,7 +330,7 @@ def _graph(root: Any, data: bytes) -> Graph:
         outputs=_indices(graph.OutputsAsNumpy(), tensors, 0),
         signatures=_signatures(root, data),
         subgraphs=root.SubgraphsLength(),
-        parameter_bytes=sum(sizes[buffer] for buffer in used),
+        parameter_bytes=sum(buffers[buffer].content.size for buffer in used),
     )
 
 
@@ -298,28 +341,59 @@ def _length(count: int, data: bytes) -> int:
     return count
 
 
-def _buffer_size(buffer: Any, data: bytes) -> int:
+class _Buffer(NamedTuple):
+    content: npt.NDArray[np.uint8]
+    outside: bool = False
+
+
+class _Code(NamedTuple):
+    name: str
+    version: int
+    custom: bool
+
+
+def _buffer(buffer: Any, data: bytes) -> _Buffer:
     if buffer.Offset() > 1:  # the data lies behind the flatbuffer
         end = buffer.Offset() + buffer.Size()
         if end > len(data):
             raise ModelError(f"it is cut off: its data reach to byte {end}, but it has {len(data)}; copy it again")
-        return int(buffer.Size())
-    return 0 if buffer.DataIsNone() else int(buffer.DataAsNumpy().size)
+        return _Buffer(np.frombuffer(data, np.uint8, buffer.Size(), buffer.Offset()), outside=True)
+    return _Buffer(np.empty(0, np.uint8) if buffer.DataIsNone() else buffer.DataAsNumpy())
 
 
-def _tensor(index: int, tensor: Any, sizes: list[int]) -> Tensor:
+def _tensor(index: int, tensor: Any, buffers: list[_Buffer]) -> Tensor:
     shape = _ints(tensor.ShapeAsNumpy())
     if any(dimension < 0 for dimension in shape):
         raise ValueError(f"tensor {index} has the shape {shape}")
+    dtype, quantization = metadata.dtype_name(tensor.Type()), _quantization(index, tensor.Quantization())
+    content, outside = buffers[tensor.Buffer()]
     return Tensor(
         index=index,
         name=(tensor.Name() or b"").decode(),
         shape=shape,
         shape_signature=_ints(tensor.ShapeSignatureAsNumpy()) or shape,
-        dtype=metadata.dtype_name(tensor.Type()),
-        quantization=_quantization(index, tensor.Quantization()),
-        size_bytes=sizes[tensor.Buffer()],
+        dtype=dtype,
+        quantization=quantization,
+        size_bytes=content.size,
+        values=_values(dtype, content),
+        zeros=_zeros(dtype, content, quantization),
+        outside=outside,
     )
+
+
+def _values(dtype: str, content: npt.NDArray[np.uint8]) -> tuple[int, ...] | None:
+    width = _INTEGERS.get(dtype)
+    if width is None or not 0 < content.size <= _MOST_VALUES * width or content.size % width:
+        return None
+    return tuple(np.frombuffer(content.tobytes(), f"<i{width}").tolist())
+
+
+def _zeros(dtype: str, content: npt.NDArray[np.uint8], quantization: Quantization | None) -> bool:
+    zero = 0 if quantization is None else quantization.zero_point
+    if not content.size or zero is None or (zero and dtype not in _EIGHT_BIT):
+        return False
+    # The first value is another one nearly always, and spares a look at millions.
+    return int(content[0]) == zero % 256 and bool((content == zero % 256).all())
 
 
 def _quantization(index: int, parameters: Any) -> Quantization | None:
@@ -336,24 +410,42 @@ def _quantization(index: int, parameters: Any) -> Quantization | None:
     return Quantization(low, high, zero_point, scales.size, parameters.QuantizedDimension())
 
 
-def _operator(index: int, operator: Any, codes: list[tuple[str, int]], tensors: tuple[Tensor, ...]) -> Operator:
-    name, version = codes[operator.OpcodeIndex()]
+def _operator(index: int, operator: Any, codes: list[_Code], tensors: tuple[Tensor, ...]) -> Operator:
+    name, version, custom = codes[operator.OpcodeIndex()]
     inputs = _indices(operator.InputsAsNumpy(), tensors, -1)
     outputs = _indices(operator.OutputsAsNumpy(), tensors, 0)
     ordered = [tensors[item].name for item in (*outputs, *inputs) if item >= 0]
     block = next((found[1] for found in map(_BLOCK.search, ordered) if found), None)
     macs = _macs(name, inputs, outputs, tensors)
-    return Operator(index, name, inputs, outputs, macs, block, version, _fused_activation(name, operator))
+    return Operator(index, name, inputs, outputs, macs, block, version, custom, _options(name, operator))
 
 
-def _fused_activation(name: str, operator: Any) -> bool:
-    if name not in {"AVERAGE_POOL_2D", "MAX_POOL_2D"} or operator.BuiltinOptions() is None:
-        return False
+_FUSED, _DILATION = (
+    {"fused_activation": "FusedActivationFunction"},
+    {"dilation_height": "DilationHFactor", "dilation_width": "DilationWFactor"},
+)
+_OPTIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "AVERAGE_POOL_2D": ("Pool2DOptions", _FUSED),
+    "CONCATENATION": ("ConcatenationOptions", _FUSED),
+    "CONV_2D": ("Conv2DOptions", _DILATION),
+    "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", _DILATION),
+    "FULLY_CONNECTED": ("FullyConnectedOptions", {"weights_format": "WeightsFormat"}),
+    "MAX_POOL_2D": ("Pool2DOptions", _FUSED),
+    "PACK": ("PackOptions", {"axis": "Axis"}),
+    "STRIDED_SLICE": ("StridedSliceOptions", {"ellipsis_mask": "EllipsisMask", "new_axis_mask": "NewAxisMask"}),
+}
+"""Operators, the schema's table of their options, and which of these are read under which name."""
+
+
+def _options(name: str, operator: Any) -> dict[str, int]:
+    if name not in _OPTIONS or operator.BuiltinOptions() is None:
+        return {}
     from ai_edge_litert import schema_py_generated as schema
 
-    options = schema.Pool2DOptions()
+    table, wanted = _OPTIONS[name]
+    options = getattr(schema, table)()
     options.Init(operator.BuiltinOptions().Bytes, operator.BuiltinOptions().Pos)
-    return bool(options.FusedActivationFunction())
+    return {option: int(getattr(options, word)()) for option, word in wanted.items()}
 
 
 def _macs(name: str, inputs: tuple[int, ...], outputs: tuple[int, ...], tensors: tuple[Tensor, ...]) -> int:
@@ -400,6 +492,10 @@ def _operator_name(code: Any) -> str:
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
     name = _operator_names()[number]
     return code.CustomCode().decode() if name == "CUSTOM" and code.CustomCode() else name
+
+
+def _is_custom(code: Any) -> bool:
+    return _operator_names()[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())] == "CUSTOM"
 
 
 @functools.cache

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from edgeeff.converters.edgetpu import view as edge_tpu
 from edgeeff.converters.inspect import Inspection, Operator
 from edgeeff.converters.metadata import InputContract, Metadata
-from edgeeff.converters.preflight import Judged, Preflight
-from edgeeff.results import TensorContract
+from edgeeff.converters.preflight import MEMORY_BYTES, Preflight
+from edgeeff.results import CpuShare, Forecast, ForeseenOperators, TensorContract
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +34,8 @@ def render(inspection: Inspection, console: Console) -> None:
     console.print(_operators(inspection))
     _reasons(inspection, console)
     _dynamic(inspection, console)
+    if inspection.edge_tpu_estimate is not None:
+        edge_tpu.render_estimate(inspection.edge_tpu_estimate, console)
 
 
 def _facts(inspection: Inspection) -> Iterator[tuple[str, str]]:
@@ -177,44 +179,66 @@ def _dynamic(inspection: Inspection, console: Console) -> None:
     )
 
 
-_PREFLIGHT = {
-    "whole": "nothing is known against compiling all of it",
-    "in part": "some operators are left to the CPU",
-    "nothing": "no operator of it runs on the Edge TPU: the compiler calls such a file not quantized",
-    "refused": "the compiler takes nothing of it",
-    "unknown": "it hangs on operators of which nothing certain is known",
-}
-
-
-def render_preflight(preflight: Preflight, inspection: Inspection, console: Console) -> None:
+def render_preflight(preflight: Preflight, console: Console) -> None:
     """Print what the Edge TPU compiler would make of a file, with reasons and what to do."""
     from rich.markup import escape
     from rich.table import Table
 
-    counts = ", ".join(f"{preflight.count(verdict)} {verdict}" for verdict in ("mapped", "not mapped", "unknown"))
+    forecast = preflight.forecast
     console.print()
-    console.print(
-        f"[bold]Edge TPU, before compiling[/bold]: {_PREFLIGHT[preflight.verdict]} ({counts})", soft_wrap=True
-    )
-    groups: dict[tuple[str, str, str, str], list[Judged]] = {}
-    for judged in preflight.operators:
-        if judged.verdict != "mapped":
-            groups.setdefault((judged.verdict, judged.reason, judged.fix, judged.source), []).append(judged)
+    console.print(f"[bold]Edge TPU, before compiling[/bold]: {forecast.sentence}", soft_wrap=True)
+    groups: dict[tuple[str, str, str, str], list[ForeseenOperators]] = {}
+    for line in forecast.operators:
+        if line.verdict != "mapped":
+            groups.setdefault((line.verdict, line.reason, line.fix, line.source), []).append(line)
     if groups:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for heading in ("Verdict", "Operators", "Because", "What to do", "Known from"):
             table.add_column(heading, overflow="fold")
-        for (verdict, reason, fix, source), items in groups.items():
-            names = Counter(inspection.operators[item.operator].name for item in items).most_common()
-            operators = ", ".join(f"{count} {name}" for name, count in names)
-            table.add_row(verdict, *(escape(text) for text in (operators, reason, fix, source)))
+        for (verdict, reason, fix, source), lines in groups.items():
+            table.add_row(verdict, *(escape(text) for text in ("; ".join(map(_group, lines)), reason, fix, source)))
         console.print(table)
-    if preflight.first_left is not None and preflight.verdict in {"in part", "unknown"}:
-        after = preflight.operators[preflight.first_left :]
-        stranded = sum(judged.verdict == "mapped" for judged in after)
+    for text in (*_split(preflight), *_parameters(forecast), *forecast.advice):
+        console.print(escape(text), soft_wrap=True)
+    if forecast.estimate is not None:
+        edge_tpu.render_estimate(forecast.estimate, console)
+        if forecast.count("unknown"):
+            console.print("They take it that unknown operators are mapped.")
+
+
+def _group(line: ForeseenOperators) -> str:
+    more = ", ..." if line.count > len(line.places) else ""
+    return f"{line.count} {line.name} ({', '.join(line.places)}{more})"
+
+
+def _split(preflight: Preflight) -> Iterator[str]:
+    """Say where the graph is cut, and what the CPU gets then."""
+    forecast = preflight.forecast
+    if forecast.verdict not in {"in part", "unknown"}:
+        return
+    cpu, worst = forecast.cpu, forecast.cpu_at_worst
+    if cpu.first is not None:
+        after = preflight.operators[cpu.first :]
+        stranded = sum(one.verdict == "mapped" for one in after)
         again = f"; {stranded} of them could go back with edgeeff compile --multiple-subgraphs" if stranded else ""
-        name = inspection.operators[preflight.first_left].name
-        console.print(
-            f"From {escape(name)} (operator {preflight.first_left}) on, {len(after)} operators run on the CPU{again}.",
-            soft_wrap=True,
+        yield (
+            f"From {cpu.name} (operator {cpu.first}) on, {len(after)} operators run on the CPU{again}. All in all the "
+            f"CPU gets {_share(cpu)}; the graph falls into {forecast.parts} parts."
         )
+    if worst.operators != cpu.operators:
+        where = f" from {worst.name} (operator {worst.first}) on" if worst.first is not None else ""
+        yield f"Should no unknown one be mapped, the CPU gets {_share(worst)}{where}."
+
+
+def _share(cpu: CpuShare) -> str:
+    return f"{cpu.operators} operator{'' if cpu.operators == 1 else 's'} with {cpu.macs:.1%} of the MACs"
+
+
+def _parameters(forecast: Forecast) -> Iterator[str]:
+    """Say whether parameters stay on the Edge TPU; what cannot stay is in the advice."""
+    if not forecast.parameter_bytes or forecast.streamed_bytes or forecast.verdict in {"nothing", "refused"}:
+        return
+    yield (
+        f"{forecast.parameter_bytes / 1e6:.2f} MB of parameters: an Edge TPU keeps up to {MEMORY_BYTES / 1e6:.1f} MB "
+        "of them, and how many the compiler decides."
+    )

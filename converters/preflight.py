@@ -1,59 +1,36 @@
 """What the Edge TPU compiler would make of a file, said before it is called, from rules that are known.
 
-The rules are a table: operators, a condition, what follows, why, what to do, and where that is known from. The first
-that holds decides; an operator that no rule and no list speaks of stays unknown. Values of constants, dilations and the
-compiler's own limits of memory are not looked at, so "mapped" means that nothing is known against it.
+Each operator is judged by the table in `edge_tpu_rules`; here is told what follows for the file: where its graph falls
+apart, how much the CPU gets, whether its parameters fit. "Mapped" means that nothing is known against it.
 
 How a file is read is left to `inspect`, what the compiler really says to `edgetpu.log`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from itertools import groupby
+from typing import ClassVar
 
-from edgeeff.converters.inspect import Inspection, Operator, Tensor
-from edgeeff.errors import ModelError
-from edgeeff.results import ModelFile, Record
-
-Verdict = Literal["mapped", "not mapped", "unknown"]
-
-_MODEL_PAGE = "coral.ai/docs/edgetpu/models-intro"
-_ISSUES = "github.com/google-coral/edgetpu/issues"
-_EIGHT_BIT = frozenset({"int8", "uint8"})
-
-SUPPORTED = frozenset(
-    """ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED L2_NORMALIZATION LOGISTIC
-    MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PAD PRELU QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6 RELU_N1_TO_1 RESHAPE RSQRT
-    SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQUARED_DIFFERENCE SQUEEZE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV
-    UNIDIRECTIONAL_SEQUENCE_LSTM""".split()  # noqa: SIM905 - a word list reads better
+from edgeeff.converters import inspect, workload
+from edgeeff.converters.edge_tpu_rules import COMPILER_PAGE, Node, judge
+from edgeeff.converters.edgetpu import estimate
+from edgeeff.converters.inspect import Graph, Inspection, Operator, Tensor
+from edgeeff.errors import MissingExtraError, ModelError
+from edgeeff.results import (
+    CpuShare,
+    EdgeTpuEstimate,
+    FileVerdict,
+    Forecast,
+    ForeseenOperators,
+    ModelFile,
+    OperatorVerdict,
+    Record,
 )
-"""Operators of Coral's list (coral.ai/docs/edgetpu/models-intro) whose limits are in `RULES` or that have none."""
 
-
-@dataclass(frozen=True)
-class Node:
-    """An operator with its tensors."""
-
-    operator: Operator
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When `holds` is true of one of the operators (None: of any), `verdict` follows."""
-
-    operators: frozenset[str] | None
-    holds: Callable[[Node], bool]
-    verdict: Verdict
-    reason: str
-    fix: str
-    source: str
-    refuses: bool = False
-    """The compiler takes nothing of such a file."""
+MEMORY_BYTES = estimate.MOST_ON_CHIP_BYTES
+_FEW = 3
 
 
 @dataclass(frozen=True)
@@ -61,7 +38,10 @@ class Judged:
     """What becomes of one operator; reason, fix and source are empty where it is mapped."""
 
     operator: int
-    verdict: Verdict
+    name: str
+    block: str | None
+    """The part of the network that it is in, such as "block2a"."""
+    verdict: OperatorVerdict
     reason: str = ""
     fix: str = ""
     source: str = ""
@@ -69,148 +49,24 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Preflight(Record):
-    """What the compiler would make of a file."""
+    """What the compiler would make of a file, and of each of its operators."""
 
     schema: ClassVar[str] = "edgeeff/preflight"
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
+    """2 came with `forecast`, and with names and places of operators."""
 
     model: ModelFile
-    verdict: Literal["whole", "in part", "nothing", "refused", "unknown"]
-    """"unknown" where it hangs on operators of which nothing is known."""
+    forecast: Forecast
     operators: tuple[Judged, ...]
-    first_left: int | None
-    """The first operator behind a mapped one that is not mapped: it and all after it run on the CPU, unless the
-    compiler may make several subgraphs."""
-    parameter_bytes: int
 
-    def count(self, verdict: Verdict) -> int:
+    @property
+    def verdict(self) -> FileVerdict:
+        """The verdict on the whole file."""
+        return self.forecast.verdict
+
+    def count(self, verdict: OperatorVerdict) -> int:
         """Return how many operators have this verdict."""
-        return sum(judged.verdict == verdict for judged in self.operators)
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-def _values(node: Node) -> tuple[Tensor, ...]:
-    # Further inputs may be states, which are wider.
-    return tuple(tensor for tensor in (*node.inputs[:1], *node.outputs) if not tensor.constant)
-
-
-def _flat(tensor: Tensor) -> bool:
-    return math.prod(tensor.shape) == (tensor.shape[-1] if tensor.shape else 1)
-
-
-def _version(least: int) -> Callable[[Node], bool]:
-    return lambda node: node.operator.version >= least
-
-
-_NEWER = "this version of the operator is newer than compiler 16, which then takes nothing of the file"
-_OLDER_CONVERTER = "make the file with edgeeff convert --scheme int8"
-RULES = (
-    Rule(_names("QUANTIZE"), _version(3), "not mapped", _NEWER, _OLDER_CONVERTER, f"{_ISSUES}/879", refuses=True),
-    Rule(_names("CONV_2D"), _version(6), "not mapped", _NEWER, _OLDER_CONVERTER, f"{_ISSUES}/631", refuses=True),
-    Rule(
-        None,
-        lambda node: any(tensor.dynamic for tensor in (*node.inputs, *node.outputs)),
-        "unknown",
-        "a shape is known only at run time; compiler 16 refuses many such files",
-        "convert at batch 1 and a fixed resolution",
-        f"{_ISSUES}/829",
-    ),
-    Rule(
-        None,
-        lambda node: any(tensor.dtype not in _EIGHT_BIT for tensor in _values(node)),
-        "not mapped",
-        "it takes or gives something other than int8 or uint8",
-        "convert with --scheme int8, and --input-type and --output-type uint8 or int8",
-        _MODEL_PAGE,
-    ),
-    Rule(
-        _names("HARD_SWISH LEAKY_RELU"),
-        lambda node: True,
-        "not mapped",
-        "the Edge TPU does not have it",
-        "use a network with ReLU, such as lite or edgetpu",
-        f"{_ISSUES}/272",
-    ),
-    Rule(
-        None,
-        lambda node: any(math.prod(tensor.shape[:-3]) > 1 for tensor in _values(node)),
-        "not mapped",
-        "a tensor has more than three dimensions that are not 1, such as a batch",
-        "convert at batch 1",
-        _MODEL_PAGE,
-    ),
-    Rule(
-        _names("SOFTMAX"),
-        lambda node: any(not _flat(tensor) or math.prod(tensor.shape) > 16_000 for tensor in node.outputs),
-        "not mapped",
-        "softmax is mapped for one dimension of up to 16,000 values",
-        "convert with --logits, and take the softmax yourself",
-        _MODEL_PAGE,
-    ),
-    Rule(
-        _names("FULLY_CONNECTED"),
-        lambda node: any(not _flat(tensor) for tensor in node.outputs),
-        "not mapped",
-        "its output has more than one dimension",
-        "use a convolution with a 1x1 kernel",
-        _MODEL_PAGE,
-    ),
-    Rule(
-        _names("MEAN"),
-        lambda node: (
-            bool(node.inputs[0].shape and node.outputs[0].shape)
-            and node.inputs[0].shape[-1] != node.outputs[0].shape[-1]
-            and node.inputs[0].shape[-1] % 4 != 0
-        ),
-        "not mapped",
-        "it averages over channels, and their number is no multiple of 4",
-        "use a multiple of 4",
-        _MODEL_PAGE,
-    ),
-    Rule(
-        _names("CONCATENATION"),
-        lambda node: any(tensor.constant for tensor in node.inputs) and len(node.inputs) != 2,
-        "not mapped",
-        "with a constant it may have two inputs only",
-        "join two at a time",
-        _MODEL_PAGE,
-    ),
-    Rule(
-        _names("CONCATENATION"),
-        lambda node: any(tensor.constant for tensor in node.inputs),
-        "unknown",
-        "it is mapped when its constant is all zeros, which is not looked at",
-        "",
-        _MODEL_PAGE,
-    ),
-    Rule(
-        _names("AVERAGE_POOL_2D MAX_POOL_2D"),
-        lambda node: node.operator.fused_activation,
-        "not mapped",
-        "pools are mapped without an activation inside only",
-        "leave the activation after the pool away",
-        _MODEL_PAGE,
-    ),
-    Rule(
-        _names("STRIDED_SLICE"),
-        lambda node: True,
-        "unknown",
-        "it is mapped when its strides are 1, which is not looked at",
-        "",
-        _MODEL_PAGE,
-    ),
-    Rule(
-        _names("RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR"),
-        lambda node: True,
-        "unknown",
-        "whether it is mapped depends on its sizes in a way that is not published",
-        "resize before the network",
-        _MODEL_PAGE,
-    ),
-)
+        return self.forecast.count(verdict)
 
 
 def check(inspection: Inspection) -> Preflight:
@@ -220,47 +76,81 @@ def check(inspection: Inspection) -> Preflight:
             f"{inspection.model.path} was compiled for the Edge TPU already; give the file that it was made of, or "
             "leave --edge-tpu away"
         )
-    found = [
-        _judge(Node(operator, inspection.inputs_of(operator), inspection.outputs_of(operator)))
-        for operator in inspection.operators
-    ]
-    judged = tuple(item for item, _ in found)
-    refused = any(refuses for _, refuses in found)
-    first_mapped = next((item.operator for item in judged if item.verdict != "not mapped"), None)
-    first_left = next(
-        (
-            item.operator
-            for item in judged
-            if first_mapped is not None and item.operator > first_mapped and item.verdict == "not mapped"
-        ),
-        None,
-    )
+    judged, refused = _judge(inspection)
     return Preflight(
         runtime=inspection.runtime,
         device=inspection.device,
         packages=inspection.packages,
         model=inspection.model,
-        verdict=_verdict(judged, refused=refused),
+        forecast=_forecast(inspection, judged, refused=refused),
         operators=judged,
-        first_left=first_left,
-        parameter_bytes=inspection.parameter_bytes,
     )
 
 
-def _judge(node: Node) -> tuple[Judged, bool]:
-    name, index = node.operator.name, node.operator.index
-    for rule in RULES:
-        if (rule.operators is None or name in rule.operators) and rule.holds(node):
-            return Judged(index, rule.verdict, rule.reason, rule.fix, rule.source), rule.refuses
-    if name in SUPPORTED:
-        return Judged(index, "mapped"), False
-    return Judged(index, "unknown", "it is not in Coral's list of supported operators", "", _MODEL_PAGE), False
+def foresee(content: bytes) -> Forecast:
+    """Say what the compiler would make of a .tflite file's bytes.
+
+    Raises ModelError when they are no .tflite file or damaged, MissingExtraError without LiteRT.
+    """
+    graph = inspect.parse(content)
+    judged, refused = _judge(graph)
+    return _forecast(graph, judged, refused=refused)
 
 
-def _verdict(
-    judged: tuple[Judged, ...], *, refused: bool
-) -> Literal["whole", "in part", "nothing", "refused", "unknown"]:
-    verdicts = {item.verdict for item in judged}
+def try_foresee(content: bytes) -> Forecast | None:
+    """Say the same as `foresee`; None without LiteRT, and for bytes that cannot be read."""
+    try:
+        return foresee(content)
+    except (MissingExtraError, ModelError):
+        return None
+
+
+def _judge(graph: Graph | Inspection) -> tuple[tuple[Judged, ...], bool]:
+    """Return what becomes of each operator, and whether the whole file is refused."""
+    judged = []
+    refused = False
+    for operator in graph.operators:
+        inputs = tuple(graph.tensors[index] for index in operator.inputs if index >= 0)
+        rule = judge(Node(operator, inputs, tuple(graph.tensors[index] for index in operator.outputs)))
+        place = (operator.index, operator.name, operator.block)
+        if rule is None:
+            judged.append(Judged(*place, "mapped"))
+        else:
+            refused |= rule.refuses
+            judged.append(Judged(*place, rule.verdict, rule.reason, rule.fix, rule.source))
+    return tuple(judged), refused
+
+
+def _forecast(graph: Graph | Inspection, judged: Sequence[Judged], *, refused: bool) -> Forecast:
+    cpu = _cpu(graph, judged, lambda one: one.verdict == "not mapped")
+    at_worst = _cpu(graph, judged, lambda one: one.verdict != "mapped")
+    parameters = _parameters(graph, judged, cpu)
+    streamed = max(0, parameters - MEMORY_BYTES)
+    verdict = _verdict(judged, refused=refused)
+    return Forecast(
+        verdict=verdict,
+        operators=_lines(judged),
+        parts=sum(1 for _ in groupby(judged, lambda one: one.verdict == "not mapped")),
+        cpu=cpu,
+        cpu_at_worst=at_worst,
+        parameter_bytes=parameters,
+        streamed_bytes=streamed,
+        advice=(*_misfits(graph), *_too_large(parameters, streamed)),
+        estimate=None if verdict in {"nothing", "refused"} else _estimate(graph, judged, cpu, parameters),
+    )
+
+
+def _estimate(graph: Graph | Inspection, judged: Sequence[Judged], cpu: CpuShare, parameters: int) -> EdgeTpuEstimate:
+    left = (
+        one.operator
+        for one in judged
+        if one.verdict == "not mapped" or (cpu.first is not None and one.operator >= cpu.first)
+    )
+    return estimate.before_compiling(workload.for_edge_tpu(graph, left), parameters)
+
+
+def _verdict(judged: Sequence[Judged], *, refused: bool) -> FileVerdict:
+    verdicts = {one.verdict for one in judged}
     if refused:
         return "refused"
     if "unknown" in verdicts:
@@ -268,3 +158,100 @@ def _verdict(
     if "mapped" not in verdicts:
         return "nothing"
     return "in part" if "not mapped" in verdicts else "whole"
+
+
+def _lines(judged: Sequence[Judged]) -> tuple[ForeseenOperators, ...]:
+    groups: dict[tuple[str, OperatorVerdict, str, str, str], list[Judged]] = {}
+    for one in judged:
+        groups.setdefault((one.name, one.verdict, one.reason, one.fix, one.source), []).append(one)
+    return tuple(
+        ForeseenOperators(name, len(found), verdict, reason, fix, source, _places(found, verdict))
+        for (name, verdict, reason, fix, source), found in groups.items()
+    )
+
+
+def _places(found: Sequence[Judged], verdict: OperatorVerdict) -> tuple[str, ...]:
+    """Name the first few places; those of mapped operators nobody asks for."""
+    named = dict.fromkeys(one.block or f"operator {one.operator}" for one in found)
+    return () if verdict == "mapped" else tuple(named)[:_FEW]
+
+
+def _cpu(graph: Graph | Inspection, judged: Sequence[Judged], is_left: Callable[[Judged], bool]) -> CpuShare:
+    """Say what the CPU gets: what is left before the first mapped operator, and all from the next one that is left."""
+    begin = next((index for index, one in enumerate(judged) if not is_left(one)), len(judged))
+    end = next((index for index in range(begin, len(judged)) if is_left(judged[index])), len(judged))
+    kept = graph.operators[begin:end]
+    macs = sum(operator.macs for operator in graph.operators)
+    name = ""
+    if end < len(judged):
+        name = judged[end].name + (f" in {judged[end].block}" if judged[end].block else "")
+    return CpuShare(
+        first=judged[end].operator if end < len(judged) else None,
+        name=name,
+        operators=len(judged) - len(kept),
+        macs=(macs - sum(operator.macs for operator in kept)) / macs if macs else 0.0,
+    )
+
+
+def _parameters(graph: Graph | Inspection, judged: Sequence[Judged], cpu: CpuShare) -> int:
+    """Return the bytes of the constants that the Edge TPU has to hold; shared ones count once."""
+    kept = graph.operators[: cpu.first]
+    used = {
+        index
+        for operator, one in zip(kept, judged, strict=False)
+        if one.verdict != "not mapped"
+        for index in operator.inputs
+        if index >= 0
+    }
+    # Shapes, axes and strides become part of the program.
+    return sum(graph.tensors[index].size_bytes for index in used if graph.tensors[index].quantization is not None)
+
+
+# Advice: https://github.com/tensorflow/tpu/blob/master/models/official/efficientnet/lite/README.md tells what was left
+# away for accelerators, https://research.google/blog/efficientnet-edgetpu-creating-accelerator-optimized-neural-networks-with-automl/
+# what the Edge TPU is good at.
+
+
+def _misfits(graph: Graph | Inspection) -> list[str]:
+    """Say what in the network costs more on an Edge TPU than its MACs tell."""
+    swishes, gates = _sigmoids(graph.operators, graph.tensors)
+    parts = [
+        *([f"{swishes} swish (two operators each, over all activations)"] if swishes else []),
+        *([f"{gates} squeeze-and-excite (each waits for a mean over the whole image)"] if gates else []),
+    ]
+    if not parts:
+        return []
+    return [
+        f"the network has {' and '.join(parts)}, which cost on an Edge TPU; lite0 to lite4 and edgetpu-s/m/l are made "
+        "without them"
+    ]
+
+
+def _sigmoids(operators: Sequence[Operator], tensors: Sequence[Tensor]) -> tuple[int, int]:
+    """Count the sigmoids that are multiplied with what they are of, and those that scale the channels of another."""
+    of = {
+        result: source
+        for operator in operators
+        if operator.name == "LOGISTIC"
+        for source, result in zip(operator.inputs, operator.outputs, strict=False)
+    }
+    swishes = gates = 0
+    for operator in operators:
+        if operator.name != "MUL" or not operator.outputs:
+            continue
+        for index in operator.inputs:
+            if index in of and of[index] in operator.inputs:
+                swishes += 1
+            elif index in of and tensors[index].shape != tensors[operator.outputs[0]].shape:
+                gates += 1
+    return swishes, gates
+
+
+def _too_large(parameters: int, streamed: int) -> list[str]:
+    if not streamed:
+        return []
+    return [
+        f"{parameters / 1e6:.1f} MB of parameters are more than the {MEMORY_BYTES / 1e6:.1f} MB that an Edge TPU "
+        f"keeps: {streamed / 1e6:.1f} MB or more are sent with each inference ({COMPILER_PAGE}); a smaller variant, or "
+        "several Edge TPUs (edgeeff compile --segments), avoid that"
+    ]

@@ -1,4 +1,4 @@
-"""What a .tflite file does in one inference, as the latency model takes it.
+"""What a .tflite file does in one inference, as the latency model and the estimate for the Edge TPU take it.
 
 `inspect` reads the file; this only says which of its operators is what kind of work.
 """
@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 
-from edgeeff.converters.inspect import Graph, Inspection, Operator, Tensor
+from edgeeff.converters.edgetpu import compiled, estimate
+from edgeeff.converters.inspect import Graph, Inspection, Operator, Tensor, crossing_bytes, parse
+from edgeeff.errors import MissingExtraError, ModelError
 from edgeeff.latency import Operator as Work
 from edgeeff.latency import Workload, kind, taps
 
@@ -48,6 +52,47 @@ def of_graph(graph: Graph | Inspection, name: str, family: str) -> Workload:
         for operator in graph.operators
     )
     return Workload(name, family, "int8" if integer else "float32", tuple(operators), tuple(sizes))
+
+
+def for_edge_tpu(graph: Graph | Inspection, left: Iterable[int] = ()) -> estimate.Work:
+    """Return what the Edge TPU does in an inference; `left` are indices of the operators that it leaves to the CPU."""
+    rest = set(left)
+    mine = [operator for operator in graph.operators if operator.index not in rest]
+    others = [operator for operator in graph.operators if operator.index in rest]
+    return estimate.work(_macs(mine), crossing_bytes(graph, mine), on_the_cpu=_macs(others))
+
+
+def of_compiled(source: bytes | None, made: bytes) -> estimate.Work:
+    """Return what the Edge TPU does in an inference of a compiled file: what is in its source and not left to the CPU.
+
+    Without the source, or with one that more files were made of, the computing is not known. Raises ModelError when one
+    of them cannot be read, MissingExtraError without LiteRT.
+    """
+    graph = parse(made)
+    part = [operator for operator in graph.operators if operator.name == compiled.NAME]
+    crossing = crossing_bytes(graph, part)
+    if source is None:
+        return estimate.only_sending(crossing)
+    left = _macs(operator for operator in graph.operators if operator.name != compiled.NAME)
+    counts, macs = Counter[str](), Counter[str]()
+    for sign, operators in ((1, _macs(parse(source).operators)), (-1, left)):
+        for name, amount in operators:
+            counts[name] += sign
+            macs[name] += sign * amount
+    mine = ((name, max(0, macs[name])) for name, count in counts.items() if count > 0)
+    return estimate.work(mine, crossing, on_the_cpu=left)
+
+
+def try_compiled(source: bytes | None, made: bytes) -> estimate.Work | None:
+    """Return the same, and None where it cannot be told."""
+    try:
+        return of_compiled(source, made)
+    except (ModelError, MissingExtraError):
+        return None
+
+
+def _macs(operators: Iterable[Operator]) -> list[tuple[str, int]]:
+    return [(operator.name, operator.macs) for operator in operators]
 
 
 def _filter(operator: Operator, given: list[Tensor]) -> tuple[tuple[int, int], int]:

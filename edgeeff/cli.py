@@ -166,6 +166,11 @@ def variants(family: str | None, as_json: bool) -> None:
     help="Where the latencies for a goal are measured (`edgeeff devices list`).  [default: local]",
 )
 @click.option(
+    "--edge-tpu",
+    is_flag=True,
+    help="Make it for a Coral Edge TPU: full int8, 8 bits in and out, and say what its compiler would make of it.",
+)
+@click.option(
     "--finetune",
     type=PATH,
     metavar="DIR",
@@ -262,6 +267,7 @@ def convert(
     max_drop: float | None,
     max_latency: str | None,
     target: str | None,
+    edge_tpu: bool,
     finetune: Path | None,
     steps: int | None,
     learn_labels: bool,
@@ -293,6 +299,7 @@ def convert(
       edgeeff convert --variant b2 --weights none --scheme float16
       edgeeff convert --phi 0.5 --classes 10
       edgeeff convert --model my.keras --calibration photos/ --labels names.txt
+      edgeeff convert --variant lite0 --edge-tpu
       edgeeff convert --model my.keras --calibration photos/ --min-agreement 98
       edgeeff convert --model my.keras --finetune photos/
       edgeeff convert --model my.keras --calibration photos/ --min-agreement 94 --max-latency 30ms --target pi4
@@ -316,6 +323,7 @@ def convert(
             scheme=scheme,
             goal=_goal(min_agreement, max_drop, max_latency),
             target=target,
+            edge_tpu=edge_tpu,
             finetune=_finetune(finetune, steps, prune, cluster, learn_labels=learn_labels),
             calibration=conversion.Calibration(calibration, samples, seed, calibrator, effort),
             interface=interface,
@@ -341,7 +349,8 @@ def inspect(file: Path, edge_tpu: bool, as_json: bool) -> None:
     """Show what is in FILE.tflite and what XNNPACK takes of it.
 
     Operators, shapes, types, quantization, sizes in bytes, MACs, the input contract and the metadata; of a file for the
-    Edge TPU, the runtime that it needs and where its parameters are kept.
+    Edge TPU, the runtime that it needs and where its parameters are kept. Latencies there, in ms, are estimated from
+    published figures, never measured.
 
     \b
     Examples:
@@ -360,7 +369,7 @@ def inspect(file: Path, edge_tpu: bool, as_json: bool) -> None:
 
     inspect_view.render(result, console())
     if judged is not None:
-        inspect_view.render_preflight(judged, result, console())
+        inspect_view.render_preflight(judged, console())
 
 
 @main.command()

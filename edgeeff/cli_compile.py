@@ -54,6 +54,8 @@ def compile_command(
     Calls Google's edgetpu_compiler, which runs on x86-64 Linux only and is not part of edgeeff. FILE... are .tflite
     files; each FILE.tflite becomes FILE_edgetpu.tflite, and a record and what the compiler printed lie beside it. Files
     that are compiled together share the memory of one Edge TPU; the first one has the first choice. Sizes are bytes.
+    Latencies in ms are estimated from figures that others published, not measured. What the compiler says of each
+    operator is held against what `edgeeff inspect --edge-tpu` said.
 
     \b
     Examples:
@@ -62,6 +64,7 @@ def compile_command(
       edgeeff compile faces.tflite flowers.tflite --output compiled
     """
     from edgeeff import quantities
+    from edgeeff.converters import preflight, workload
     from edgeeff.converters.edgetpu import compiler as driver
     from edgeeff.progress import Bars
 
@@ -77,7 +80,14 @@ def compile_command(
     limit = quantities.seconds("--time-limit", time_limit)
     with Bars() as bars:
         record = driver.compile_files(
-            files, output, compiler=compiler, options=options, time_limit_s=limit, progress=bars
+            files,
+            output,
+            compiler=compiler,
+            options=options,
+            time_limit_s=limit,
+            work_of=workload.try_compiled,
+            foresee=preflight.try_foresee,
+            progress=bars,
         )
     if as_json:
         print_json(record)

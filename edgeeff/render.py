@@ -88,6 +88,8 @@ def conversion_facts(record: ConversionRecord) -> Iterator[tuple[str, str]]:
         yield "tried", _attempts(record.recovery)
     if record.finetuning is not None:
         yield "fine-tuned", finetuning(record.finetuning)
+    if record.edge_tpu is not None:
+        yield "Edge TPU", record.edge_tpu.sentence
     yield "verified", ", ".join(check.name for check in record.checks)
     yield (
         "against float",
@@ -102,6 +104,8 @@ def conversion_facts(record: ConversionRecord) -> Iterator[tuple[str, str]]:
 def _next(record: ConversionRecord) -> Iterator[str]:
     path = record.model.path
     yield f"next: edgeeff inspect {path}"
+    if record.edge_tpu is not None:
+        yield f"      edgeeff compile {path}"
     mixed = record.mixed
     if mixed is None:
         return

@@ -21,6 +21,7 @@ from edgeeff.calibration.ranges import RULES
 from edgeeff.converters import convert as module
 from edgeeff.converters import distill, float_model, metadata, mixed, quantize, recover, timing, verify
 from edgeeff.converters.convert import Calibration, Interface, Source, convert, default_output
+from edgeeff.converters.edgetpu import exact
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.runtime import Session
@@ -709,6 +710,76 @@ def test_a_board_that_is_lost_leaves_the_old_file(swish: Path) -> None:
         converted(swish, goal=Goal(max_latency=0.5), target="lost")
     assert caught.value.exit_code == 3
     assert tree(swish.parent) == before
+
+
+# --- For the Edge TPU -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"scheme": "float16"},
+            "--edge-tpu does not go with --scheme float16, the Edge TPU computes in full int8 only",
+        ),
+        ({"scheme": "mixed"}, "--edge-tpu does not go with --scheme mixed"),
+        ({"scheme": "int9"}, "unknown scheme 'int9': did you mean int8"),
+        ({"goal": Goal(max_drop=1.0)}, "leave --min-agreement, --max-drop, --max-latency and --target away"),
+        ({"target": "pi4"}, "leave --min-agreement, --max-drop, --max-latency and --target away"),
+        ({"interface": Interface(input_type="float32")}, "--edge-tpu does not go with --input-type float32"),
+        ({"interface": Interface(output_type="float32")}, "say uint8 or int8, or leave --output-type away"),
+    ],
+)
+def test_what_contradicts_the_edge_tpu_is_refused(model: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        convert(Source(model=model), output=model.with_name("made.tflite"), edge_tpu=True, **options)
+    assert caught.value.exit_code == 2
+    assert list(tree(model.parent)) == ["flowers.tflite"]
+
+
+@pytest.mark.parametrize(
+    ("interface", "types"),
+    [
+        (Interface(), ("uint8", "uint8")),
+        (Interface(input_type="int8"), ("int8", "int8")),
+        (Interface(output_type="int8", head="logits"), ("uint8", "int8")),
+    ],
+)
+def test_a_file_for_the_edge_tpu_is_one_that_nothing_is_known_against(
+    model: Path, interface: Interface, types: tuple[str, str]
+) -> None:
+    output, record = converted(model, edge_tpu=True, interface=interface)
+    assert (record.scheme, record.input_contract.dtype, record.output_contract.dtype) == ("int8", *types)
+    forecast = record.edge_tpu
+    assert forecast is not None
+    assert (forecast.verdict, forecast.cpu.operators) == ("whole", 0)
+    assert {line.name for line in forecast.operators}.isdisjoint({"FULLY_CONNECTED", "DEQUANTIZE"})
+    assert results.read_record(output.with_suffix(".json")) == record
+    assert record.agreement.correlation > 0.9
+    assert not any("Edge TPU" in warning for warning in record.warnings)
+
+
+def test_a_poor_fit_is_told_and_what_is_made_for_the_edge_tpu(swish: Path) -> None:
+    _, record = converted(swish, edge_tpu=True, calibration=replace(FEW, calibrator="min-max"))
+    (advice,) = (warning for warning in record.warnings if "Edge TPU" in warning)
+    assert "8 swish" in advice
+    assert "lite0 to lite4 and edgetpu-s/m/l" in advice
+    assert record.edge_tpu is not None
+    assert record.edge_tpu.verdict == "whole"
+
+
+def test_operators_that_are_left_are_named_with_what_mends_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "rewrite", lambda content: content)
+    _, record = converted(model, edge_tpu=True)
+    (warning,) = (warning for warning in record.warnings if "FULLY_CONNECTED" in warning)
+    assert warning.startswith("the Edge TPU may not take 1 FULLY_CONNECTED (operator 6): its weights have a scale for")
+    assert "edgeeff convert --edge-tpu makes it a convolution" in warning
+    assert "(known from github.com/" in warning
+
+
+def test_without_being_asked_nothing_is_said_of_the_edge_tpu(model: Path) -> None:
+    assert converted(model)[1].edge_tpu is None
 
 
 # --- Warnings ---------------------------------------------------------------------------------------------------------

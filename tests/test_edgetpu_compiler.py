@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from edgeeff import cli, results
 from edgeeff.converters.edgetpu import compiler
 from edgeeff.converters.edgetpu.compiler import Options, compile_files
+from edgeeff.converters.preflight import foresee
 from edgeeff.errors import ModelError
 from tests import edge_tpu_files as files
 from tests.edge_tpu_files import CACHING, EXECUTION, Program
@@ -59,6 +60,7 @@ def test_a_file_is_compiled_and_everything_lies_beside_it(folder: Path, bin_fold
     assert "5 of 7 run on the Edge TPU, 2 do not" in done.stdout
     assert "Operation is working on an unsupported data type  2 SOFTMAX" in done.stdout
     assert "1,000 B stay on the Edge TPU, 0 B are sent" in done.stdout
+    assert "Estimates from published figures of other networks, not measured." in done.stdout
     assert "Next: edgeeff inspect m_edgetpu.tflite" in done.stdout
 
 
@@ -76,6 +78,10 @@ def test_the_record(folder: Path, bin_folder: Path) -> None:
     assert compiled.summary is not None
     assert compiled.summary.statuses[0].name == "CONV_2D"
     assert compiled.inside.cached_parameter_bytes == 1000
+    assert compiled.estimate is not None
+    assert compiled.estimate.streamed_parameter_bytes == (0, 0)
+    usb3 = compiled.estimate.times[0]
+    assert usb3.estimated_interval_s[0] < usb3.estimated_s < usb3.estimated_interval_s[1]
     assert (record.log, record.compiled_together, record.warnings) == ("m_edgetpu_compiler.log", False, ())
 
 
@@ -153,6 +159,54 @@ def test_a_file_that_is_not_for_the_edge_tpu_at_all_is_said(bin_folder: Path) ->
     assert warning.startswith("m_edgetpu.tflite: nothing of it runs on the Edge TPU")
 
 
+TABLE = """
+Operator                       Count      Status
+
+MUL                            1          Operation is working on an unsupported data type
+SUB                            1          Operation is working on an unsupported data type
+DIV                            1          More than one subgraph is not supported
+CONV_2D                        1          Mapped to Edge TPU
+MEAN                           1          More than one subgraph is not supported
+FULLY_CONNECTED                2          More than one subgraph is not supported
+SOFTMAX                        1          More than one subgraph is not supported
+"""
+
+
+def test_what_was_foreseen_is_held_against_what_the_compiler_says(folder: Path, bin_folder: Path) -> None:
+    files.stand_in(bin_folder, files.success("m", table=False) + TABLE, {"m_edgetpu.tflite": files.WHOLE})
+    done = invoke("m.tflite")
+    assert done.exit_code == 0, done.output
+    assert (
+        "Foreseen    the compiler agrees on 2 operators, disagrees on 1 (foreseen: 1 CONV_2D to be not mapped); "
+        "it has other numbers of FULLY_CONNECTED than the file"
+    ) in done.stdout
+    assert (
+        "m_edgetpu.tflite: 1 CONV_2D were foreseen to be not mapped, and the compiler says 'Mapped to Edge TPU': a "
+        "rule of edgeeff is wrong or missing, please report it"
+    ) in done.stdout
+    record = results.read_record(folder / "m_edgetpu.json")
+    assert isinstance(record, results.CompilationRecord)
+    (compiled,) = record.compiled
+    assert compiled.foreseen == foresee(files.PLAIN)
+    assert compiled.check is not None
+    assert (compiled.check.agreed, compiled.check.stranded, compiled.check.uncounted) == (2, 3, ("FULLY_CONNECTED",))
+
+
+def test_without_a_table_nothing_is_held_against_it(bin_folder: Path) -> None:
+    files.stand_in(bin_folder, files.success("m", table=False), {"m_edgetpu.tflite": files.WHOLE})
+    (compiled,) = compile_files([Path("m.tflite")], Path(), foresee=foresee).compiled
+    assert compiled.foreseen is not None
+    assert compiled.check is None
+
+
+def test_nothing_is_foreseen_of_files_that_are_cut_into_several(bin_folder: Path) -> None:
+    parts = [f"m_segment_{index}_of_2" for index in range(2)]
+    made = {f"{part}_edgetpu.tflite": files.WHOLE for part in parts}
+    files.stand_in(bin_folder, "".join(map(files.success, parts)), made)
+    record = compile_files([Path("m.tflite")], Path(), options=Options(segments=2), foresee=foresee)
+    assert [(item.foreseen, item.check) for item in record.compiled] == [(None, None)] * 2
+
+
 # Failures
 
 
@@ -194,7 +248,7 @@ def test_a_model_that_it_does_not_take_is_bad_input_and_the_log_is_kept(folder: 
     assert (
         "edgetpu_compiler 16.0.384591198 cannot compile m.tflite: the compiler does not know version 3" in done.stderr
     )
-    assert "edgeeff convert --scheme int8" in done.stderr
+    assert "edgeeff convert --edge-tpu" in done.stderr
     assert "issues/879" in done.stderr
     assert "what it printed is in m_edgetpu_compiler.log" in done.stderr
     assert (folder / "m_edgetpu_compiler.log").read_text() == said

@@ -149,8 +149,50 @@ def test_data_outside_the_flatbuffer_counts(tmp_path: Path) -> None:
     content = bytes(made.quantize().quantized_model)
     seen = inspect(save(tmp_path, content))
     assert 8 * 40_000 < seen.parameter_bytes < len(content)
+    assert [tensor.size_bytes for tensor in seen.tensors if tensor.outside] == [8 * 40_000, 4 * 40_000]
     with pytest.raises(ModelError, match="it is cut off: its data reach to byte"):
         inspect(save(tmp_path, content[:-1000]))
+
+
+def test_what_small_constants_hold(seen: Inspection) -> None:
+    mean = seen.operators[4]
+    assert [tensor.values for tensor in seen.inputs_of(mean)] == [None, (1, 2)]
+    assert {tensor.values for tensor in seen.inputs_of(seen.operators[3])} == {None}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "zero_point", "values", "zeros"),
+    [
+        ("int8", -3, [-3, -3, -3, -3], True),
+        ("int8", -3, [-3, -3, -3, 0], False),
+        ("int8", -3, [0, 0, 0, 0], False),
+        ("uint8", 200, [200, 200, 200, 200], True),
+        ("float32", None, [0, 0, 0, 0], True),
+        ("float32", None, [0, 0, 0, 1], False),
+    ],
+)
+def test_constants_that_stand_for_zeros(dtype: str, zero_point: int | None, values: list[int], zeros: bool) -> None:
+    graph = tiny.empty(channels=4, dtype=dtype)
+    scale = None if zero_point is None else (0.5, zero_point)
+    constant = graph.add_tensor("c", (4,), dtype, np.array(values, np.dtype(dtype)), scale)
+    result = graph.add_tensor("sum", PIXELS, dtype, quantization=scale)
+    append(graph, "ADD", [graph.inputs[0], constant], result, graph.schema.AddOptionsT())
+    (tensor,) = (one for one in module.parse(graph.content()).tensors if one.constant)
+    assert (tensor.zeros, tensor.outside, tensor.values) == (zeros, False, None)
+
+
+def test_options_that_accelerators_have_limits_for() -> None:
+    graph = tiny.empty(channels=4)
+    options = graph.schema.Conv2DOptionsT()
+    options.strideH = options.strideW = options.dilationWFactor = 1
+    options.dilationHFactor = 2
+    kernel = graph.add_tensor("k", (4, 1, 1, 4), "float32", np.ones((4, 1, 1, 4), np.float32))
+    result = graph.add_tensor("made", PIXELS, "float32")
+    append(graph, "CONV_2D", [graph.inputs[0], kernel], result, options)
+    (operator,) = module.parse(graph.content()).operators
+    assert operator.options == {"dilation_height": 2, "dilation_width": 1}
+    assert not operator.custom
+    assert module.parse(custom("Atan")).operators[0].custom
 
 
 # What XNNPACK takes: each case is asked of LiteRT, so a rule that does not hold in reality fails here.

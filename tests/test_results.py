@@ -30,17 +30,24 @@ from edgeeff.results import (
     CompilerSummary,
     ConversionRecord,
     CpuFrequency,
+    CpuShare,
     DemoPhotograph,
     DemoRecord,
     Device,
     DiagnosisRecord,
+    Disagreement,
     Disk,
     EdgeTpu,
+    EdgeTpuEstimate,
     EdgeTpuExecutable,
     EdgeTpuLibrary,
     EdgeTpuOperator,
+    EdgeTpuTime,
     EdgeTpuUse,
     Finding,
+    Forecast,
+    ForecastCheck,
+    ForeseenOperators,
     FoundRuntime,
     GateResult,
     Goal,
@@ -139,6 +146,28 @@ CONVERSION = ConversionRecord(
         trials=(MixedTrial("stem", "dynamic", 0.0005, 0.97),),
     ),
 )
+ESTIMATE = EdgeTpuEstimate(
+    streamed_parameter_bytes=(558_963, 9_000_000),
+    expected_streamed_parameter_bytes=2_708_544,
+    left_out=("LOGISTIC", "1 operator on the CPU"),
+    times=(EdgeTpuTime("USB 3", "a desktop computer", 0.0075, (0.00625, 0.009), (0.00125, 0.01875)),),
+)
+FORECAST = Forecast(
+    verdict="unknown",
+    operators=(
+        ForeseenOperators("CONV_2D", 65, "mapped"),
+        ForeseenOperators("GELU", 1, "unknown", "it is not in the list", "", "coral.ai", ("block2a",)),
+        ForeseenOperators("SOFTMAX", 1, "not mapped", "it is float", "convert with --edge-tpu", "coral.ai", ("top",)),
+    ),
+    parts=2,
+    cpu=CpuShare(66, "SOFTMAX in top", 1, 0.0),
+    cpu_at_worst=CpuShare(10, "GELU in block2a", 57, 0.75),
+    parameter_bytes=9_000_000,
+    streamed_bytes=558_963,
+    advice=("the network has 49 swish",),
+    estimate=ESTIMATE,
+)
+CONVERSION_FOR_EDGE_TPU = dataclasses.replace(CONVERSION, edge_tpu=FORECAST)
 PROFILE = ProfileRecord(
     **HEAD,
     model=CONVERSION.model,
@@ -322,6 +351,11 @@ COMPILATION = CompilationRecord(
                 ),
                 1,
             ),
+            estimate=dataclasses.replace(ESTIMATE, streamed_parameter_bytes=(2_708_544, 2_708_544)),
+            foreseen=FORECAST,
+            check=ForecastCheck(
+                60, 1, 2, (Disagreement("CONV_2D", 5, "mapped", ("Operation not supported",)),), ("QUANTIZE",)
+            ),
         ),
     ),
     compiled_together=False,
@@ -331,7 +365,7 @@ COMPILATION = CompilationRecord(
 )
 EXAMPLES = {
     "compilation": COMPILATION,
-    "conversion": CONVERSION,
+    "conversion": CONVERSION_FOR_EDGE_TPU,
     "profile": PROFILE_ON_EDGE_TPU,
     "demo": DEMO,
     "probe": PROBE,

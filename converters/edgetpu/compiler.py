@@ -16,20 +16,24 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeeff.converters.edgetpu import compiled as reader
-from edgeeff.converters.edgetpu import log
+from edgeeff.converters.edgetpu import estimate, log
+from edgeeff.converters.edgetpu.compare import compare
 from edgeeff.errors import DeviceError, EdgeeffError, InputError, MissingProgramError, ModelError, TimeLimitError
 from edgeeff.files import check_writable, make_folder, staged, write_atomic
 from edgeeff.progress import Progress, Silent
 from edgeeff.results import (
     CompilationRecord,
     Compiled,
+    CompiledFile,
     CompilerLog,
     CompilerSummary,
+    EdgeTpuEstimate,
+    Forecast,
     ModelFile,
     this_device,
     to_json,
@@ -45,6 +49,12 @@ TIME_LIMIT_S = 1800.0
 _OUTPUT = "_edgetpu"
 _MOST_MODEL_BYTES = 2 << 30  # FlatBuffers end there
 _ARCHITECTURES = {"x86_64", "amd64"}
+
+
+Foresee = Callable[[bytes], Forecast | None]
+"""Says of a .tflite file's bytes what the compiler would make of it; None where nothing can be said."""
+Work = Callable[[bytes | None, bytes], estimate.Work | None]
+"""Says of a file's bytes (None for one that was cut into several) and of what was made of it what the Edge TPU does."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +118,16 @@ def compile_files(
     compiler: Path | None = None,
     options: Options | None = None,
     time_limit_s: float = TIME_LIMIT_S,
+    work_of: Work | None = None,
+    foresee: Foresee | None = None,
     progress: Progress | None = None,
 ) -> CompilationRecord:
     """Compile quantized .tflite files, several of them together, and write what came out into `folder`.
 
     For each FILE.tflite there is FILE_edgetpu.tflite and the compiler's operation log FILE_edgetpu.log; named after the
     first file are FILE_edgetpu_compiler.log, which is what the compiler printed, and the record FILE_edgetpu.json.
+    `work_of` tells what a latency can be estimated from; without it, or where it returns None, none is. What `foresee`
+    says is held against the compiler's table.
     Raises MissingProgramError without a compiler, ModelError when a file cannot be compiled, TimeLimitError and
     DeviceError when the compiler fails for other reasons, OutputError where nothing can be written. When it fails only
     the printed log is written, and earlier files stay.
@@ -142,7 +156,7 @@ def compile_files(
         failed = _failure(run, said, made, names, printed, time_limit_s)
         if failed is not None:
             raise failed
-        return _hand_over(program, options, run, said, made, contents, names, folder, first, printed)
+        return _hand_over(program, options, run, said, made, contents, names, folder, first, printed, work_of, foresee)
 
 
 def _read(file: Path) -> bytes:
@@ -265,6 +279,8 @@ def _hand_over(
     folder: Path,
     record_file: Path,
     printed: Path,
+    work_of: Work | None,
+    foresee: Foresee | None,
 ) -> CompilationRecord:
     summaries = {Path(summary.output).name: summary for summary in said.summaries if summary.output}
     compiled: list[Compiled] = []
@@ -278,7 +294,20 @@ def _hand_over(
                     inside = reader.read(content)
                 except ModelError as error:
                     raise DeviceError(f"what {NAME} made of {file} cannot be used: {error}") from error
-                compiled.append(Compiled(_file(target, content), str(file), summary, inside))
+                source = contents[file] if len(made[name]) == 1 else None
+                expected = _estimate(inside, source, content, work_of)
+                foreseen = foresee(source) if foresee is not None and source is not None else None
+                compiled.append(
+                    Compiled(
+                        file=_file(target, content),
+                        source=str(file),
+                        summary=summary,
+                        inside=inside,
+                        estimate=expected,
+                        foreseen=foreseen,
+                        check=compare(foreseen, summary.statuses) if foreseen is not None and summary else None,
+                    )
+                )
                 together.enter_context(staged(target, content))
                 if operations.is_file():
                     together.enter_context(staged(target.with_suffix(".log"), operations.read_bytes()))
@@ -300,6 +329,14 @@ def _hand_over(
         record = replace(record, warnings=tuple(_warnings(record)))
         together.enter_context(staged(record_file, to_json(record).encode()))
     return record
+
+
+def _estimate(
+    inside: CompiledFile, source: bytes | None, content: bytes, work_of: Work | None
+) -> EdgeTpuEstimate | None:
+    readable = inside.operators and all(operator.problem is None for operator in inside.operators)
+    done = work_of(source, content) if work_of is not None and readable else None
+    return None if done is None else estimate.of_compiled(done, inside.streamed_parameter_bytes)
 
 
 def _with_operations(summary: CompilerSummary | None, operations: Path) -> CompilerSummary | None:
@@ -327,6 +364,11 @@ def _warnings(record: CompilationRecord) -> Iterator[str]:
         for operator in inside.operators:
             if operator.problem is not None:
                 yield f"{name}: {operator.problem}"
+        for wrong in item.check.disagreements if item.check is not None else ():
+            yield (
+                f"{name}: {wrong.count} {wrong.name} were foreseen to be {wrong.foreseen}, and the compiler says "
+                f"'{'; '.join(wrong.statuses)}': a rule of edgeeff is wrong or missing, please report it"
+            )
         if inside.streamed_parameter_bytes:
             size = inside.streamed_parameter_bytes / 1e6
             yield f"{name}: {size:.2f} MB of parameters do not stay on the Edge TPU and are sent with each inference"

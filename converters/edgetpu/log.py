@@ -7,13 +7,13 @@ failures are a table: what the line looks like, what it means, what to do, and w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeeff.results import CompilerFailure, CompilerLog, CompilerSummary, OperatorStatus
 
-LONGEST_LOG = 16 << 20
+LONGEST_LOG = 8 << 20
 """Characters that are read; a real log has a few thousand, that of a long search some millions."""
 _MOST_LINES = 100_000
 _MOST_DIGITS = 15  # of any figure: more is no figure
@@ -40,7 +40,7 @@ FAILURES = (
     Failure(
         re.compile(r"Didn't find op for builtin opcode '(\w{1,60})' version '(\d{1,9})'"),
         "the compiler does not know version {1} of {0}: the file was made by a converter that is newer than it",
-        "make the file with edgeeff convert --scheme int8, or with an older TensorFlow",
+        "make the file with edgeeff convert --edge-tpu, or with an older TensorFlow",
         _issue(879, 631),
     ),
     Failure(
@@ -58,7 +58,7 @@ FAILURES = (
     Failure(
         re.compile(r"Model not quantized"),
         "the graph computes in float, at least in part",
-        "convert it to full int8: edgeeff convert --scheme int8",
+        "convert it to full int8: edgeeff convert --edge-tpu",
         _issue(313),
     ),
     Failure(
@@ -112,8 +112,12 @@ def parse(text: str) -> CompilerLog:
 
 def failures(text: str) -> tuple[CompilerFailure, ...]:
     """Return the known failures in an output, each once, general ones only where there is no other."""
+    return _failures(_lines(text))
+
+
+def _failures(lines: Iterable[str]) -> tuple[CompilerFailure, ...]:
     found: list[tuple[Failure, CompilerFailure]] = []
-    for line in _lines(text):
+    for line in lines:
         for known in FAILURES:
             match = known.pattern.search(line)
             if match is not None and all(known is not other for other, _ in found):
@@ -227,5 +231,5 @@ class _Reader:
             attempts=self._attempts,
             summaries=tuple(replace(summary, statuses=tuple(statuses)) for summary, statuses in together),
             # What failed on the way of a search that found something is no failure.
-            failures=() if self._succeeded else failures("\n".join(self._lines)),
+            failures=() if self._succeeded else _failures(self._lines),
         )

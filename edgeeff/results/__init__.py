@@ -8,6 +8,7 @@ History of the schema versions:
   conversion  2  what was tried to keep the accuracy of int8
   conversion  3  the goal of mixed precision, its points and trials, and where they were timed; how a network was
                  fine-tuned; what the calibration images are like
+  conversion  4  what the Edge TPU compiler would make of the file
   profile     1  first
   profile     2  verdict, target, what the board did, p99, dispersion, outliers, figures of each process, PSS,
                  throughput, minutes, end-to-end; the delegate is the one that was used
@@ -23,6 +24,7 @@ History of the schema versions:
   audit       1  first
   diagnosis   1  first
   compilation 1  first
+  compilation 2  an estimate of the latency; what was foreseen of each file, and how far the compiler agrees
 """
 
 from edgeeff.results.audit import (
@@ -40,9 +42,18 @@ from edgeeff.results.compilation import (
     CompilerFailure,
     CompilerLog,
     CompilerSummary,
+    CpuShare,
+    Disagreement,
+    EdgeTpuEstimate,
     EdgeTpuExecutable,
     EdgeTpuOperator,
+    EdgeTpuTime,
+    FileVerdict,
+    Forecast,
+    ForecastCheck,
+    ForeseenOperators,
     OperatorStatus,
+    OperatorVerdict,
 )
 from edgeeff.results.conversion import (
     Agreement,
@@ -136,28 +147,36 @@ __all__ = [
     "CompilerSummary",
     "ConversionRecord",
     "CpuFrequency",
+    "CpuShare",
     "DataUse",
     "DemoPhotograph",
     "DemoRecord",
     "Device",
     "DiagnosisRecord",
     "Difference",
+    "Disagreement",
     "Disk",
     "Divergence",
     "EdgeTpu",
+    "EdgeTpuEstimate",
     "EdgeTpuExecutable",
     "EdgeTpuLibrary",
     "EdgeTpuOperator",
+    "EdgeTpuTime",
     "EdgeTpuUse",
     "EndToEnd",
     "EvaluationComparison",
     "EvaluationRecord",
     "EvaluationTiming",
     "Fidelity",
+    "FileVerdict",
     "Finding",
     "Finetuning",
     "FleetSummary",
     "Flip",
+    "Forecast",
+    "ForecastCheck",
+    "ForeseenOperators",
     "FoundRuntime",
     "GateResult",
     "Goal",
@@ -176,6 +195,7 @@ __all__ = [
     "ModelFile",
     "OperatingSystem",
     "OperatorStatus",
+    "OperatorVerdict",
     "Outputs",
     "Paired",
     "PickCandidate",

@@ -1,13 +1,87 @@
-"""What the Edge TPU compiler said, and what the files that it made say of themselves."""
+"""What the Edge TPU compiler would say and what it said, and what the files that it made say of themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from edgeeff.results.record import ModelFile, Record
 
 ExecutableKind = Literal["stand-alone", "parameter-caching", "execution-only"]
+OperatorVerdict = Literal["mapped", "not mapped", "unknown"]
+FileVerdict = Literal["whole", "in part", "nothing", "refused", "unknown"]
+"""What the compiler would make of a file."""
+FORESEEN: Mapping[FileVerdict, str] = {
+    "whole": "nothing is known against compiling all of it",
+    "in part": "some operators are left to the CPU",
+    "nothing": "no operator of it runs on the Edge TPU: the compiler calls such a file not quantized",
+    "refused": "the compiler takes nothing of it",
+    "unknown": "it hangs on operators of which nothing certain is known",
+}
+
+
+@dataclass(frozen=True)
+class ForeseenOperators:
+    """Operators of one type that are judged alike; reason, fix and source are empty where they are mapped."""
+
+    name: str
+    count: int
+    verdict: OperatorVerdict
+    reason: str = ""
+    fix: str = ""
+    source: str = ""
+    """Where this is known from."""
+    places: tuple[str, ...] = ()
+    """The first few of them: the parts of the network they are in, such as "block2a", else "operator 7"."""
+
+
+@dataclass(frozen=True)
+class CpuShare:
+    """What the CPU computes of a file when the Edge TPU gets one part of it."""
+
+    first: int | None
+    """The first operator behind a mapped one that is left: it and all after it run on the CPU."""
+    name: str
+    """Its type, and where it is in the network."""
+    operators: int
+    """How many run on the CPU in all."""
+    macs: float
+    """Their share of the network's multiply-accumulates, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is known, before compiling, of what the Edge TPU compiler would make of a file."""
+
+    verdict: FileVerdict
+    operators: tuple[ForeseenOperators, ...]
+    parts: int
+    """How many stretches of operators the graph falls into, those for the Edge TPU and those for the CPU in turn; for
+    this, unknown ones count as mapped."""
+    cpu: CpuShare
+    """If all unknown operators are mapped."""
+    cpu_at_worst: CpuShare
+    """If none of them is."""
+    parameter_bytes: int
+    """Constants of the operators that the Edge TPU computes, if all unknown ones are mapped; it stores them with some
+    more bytes."""
+    streamed_bytes: int
+    """How many of them are sent with each inference at least, since the memory for parameters is no larger."""
+    advice: tuple[str, ...] = ()
+    estimate: EdgeTpuEstimate | None = None
+    """How long the part for the Edge TPU may take; None where nothing is for it."""
+
+    def count(self, verdict: OperatorVerdict) -> int:
+        """Return how many operators have this verdict."""
+        return sum(line.count for line in self.operators if line.verdict == verdict)
+
+    @property
+    def sentence(self) -> str:
+        """Say the verdict for people."""
+        verdicts: tuple[OperatorVerdict, ...] = ("mapped", "not mapped", "unknown")
+        counts = ", ".join(f"{self.count(verdict)} {verdict}" for verdict in verdicts)
+        return f"{FORESEEN[self.verdict]} ({counts})"
 
 
 @dataclass(frozen=True)
@@ -71,6 +145,35 @@ class CompiledFile:
 
 
 @dataclass(frozen=True)
+class EdgeTpuTime:
+    """What an inference takes over one link: estimated from published figures, not measured."""
+
+    link: str
+    """"USB 3", "USB 2" or "PCIe"; or one of these on a host that has figures of its own."""
+    host: str
+    """Where the published figures of this link are from; another host may be slower or faster."""
+    estimated_s: float
+    """The whole inference; it takes at least this where something is left out."""
+    estimated_interval_s: tuple[float, float]
+    """As wide as the worst error of a published network that the estimate was not fitted to."""
+    estimated_streaming_s: tuple[float, float]
+    """What sending the least and the most of the parameters takes."""
+
+
+@dataclass(frozen=True)
+class EdgeTpuEstimate:
+    """How long an inference on the Edge TPU may take: estimated from published figures, not measured."""
+
+    streamed_parameter_bytes: tuple[int, int]
+    """Least and most that is sent with each inference: of a compiled file twice the same, which it says itself."""
+    expected_streamed_parameter_bytes: int
+    """What is sent in the estimated times."""
+    left_out: tuple[str, ...]
+    """What takes time and is not counted; nothing, when it is empty."""
+    times: tuple[EdgeTpuTime, ...]
+
+
+@dataclass(frozen=True)
 class OperatorStatus:
     """A line of the compiler's table: so many operators of one type, and what became of them, in its own words."""
 
@@ -82,6 +185,34 @@ class OperatorStatus:
     def mapped(self) -> bool:
         """True when the Edge TPU computes them."""
         return self.status == "Mapped to Edge TPU"
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Operators of one type that the compiler did not do with as was foreseen."""
+
+    name: str
+    count: int
+    """At least: the compiler tells types and counts, not which ones."""
+    foreseen: OperatorVerdict
+    statuses: tuple[str, ...]
+    """What the compiler says of this type where it did otherwise."""
+
+
+@dataclass(frozen=True)
+class ForecastCheck:
+    """How the compiler's table of operators compares with what was foreseen.
+
+    Those that it left only because an earlier one was left (`stranded`) say nothing about a rule.
+    """
+
+    agreed: int
+    settled: int
+    """Operators that were unknown before."""
+    stranded: int
+    disagreements: tuple[Disagreement, ...]
+    uncounted: tuple[str, ...]
+    """Types of which the compiler tells another number than the file has: it changed the graph first."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +279,12 @@ class Compiled:
     """Path of the file that it was made of."""
     summary: CompilerSummary | None
     inside: CompiledFile
+    estimate: EdgeTpuEstimate | None = None
+    """None in records of version 1, and where nothing of the file runs on the Edge TPU or it cannot be read."""
+    foreseen: Forecast | None = None
+    """What was known before; None in records of version 1, and where it was not asked."""
+    check: ForecastCheck | None = None
+    """None where the compiler gave no table, or nothing was foreseen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +292,7 @@ class CompilationRecord(Record):
     """How files were compiled for the Edge TPU."""
 
     schema: ClassVar[str] = "edgeeff/compilation"
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
 
     compiler: str
     """Path of the program."""

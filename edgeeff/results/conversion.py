@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from edgeeff.results.audit import SetSummary
+from edgeeff.results.compilation import Forecast
 from edgeeff.results.record import Device, ModelFile, Record, Runtime, TensorContract
 
 
@@ -241,7 +242,7 @@ class ConversionRecord(Record):
     """How a .tflite file was made, and what was verified of it."""
 
     schema: ClassVar[str] = "edgeeff/conversion"
-    schema_version: ClassVar[int] = 3
+    schema_version: ClassVar[int] = 4
 
     model: ModelFile
     source: str
@@ -270,3 +271,5 @@ class ConversionRecord(Record):
     """What precisions were mixed for a goal; None in records before version 3, and for other schemes."""
     finetuning: Finetuning | None = None
     """How the network was trained for int8; None in records before version 3, and where nobody asked for it."""
+    edge_tpu: Forecast | None = None
+    """What the Edge TPU compiler would make of the file; None in records before version 4, and where nobody asked."""
