@@ -33,7 +33,7 @@ lint: venv ## ruff, mypy and the direction of the imports
 	$(BIN)/lint-imports
 
 bench: venv ## print our figures beside those of the plain way, from one run
-	set -e; for script in tests/benchmarks/*.py; do $(BIN)/python $$script; done
+	set -e; for script in tests/benchmarks/*.py; do $(BIN)/python -m tests.benchmarks.$$(basename $$script .py); done
 
 lock: ## choose the versions and hashes anew where pyproject.toml asks for it
 	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate \

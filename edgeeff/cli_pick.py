@@ -133,7 +133,8 @@ def pick(
         raise InputError(
             f"pick has no --delegate {delegate}: it measures CPUs, with what the runtime takes by itself. An Edge TPU "
             "runs compiled files only: measure those with edgeeff profile --delegate edgetpu, and pick from their "
-            "figures with --target recorded:NAME"
+            "figures with --target recorded:NAME. What an int8 file may take there, before it is compiled, is "
+            "estimated by edgeeff inspect FILE --edge-tpu"
         )
     limits = PickLimits(
         budget_s=quantities.seconds("--budget", budget),

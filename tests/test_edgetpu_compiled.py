@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -155,11 +156,17 @@ def test_inspect_says_what_is_inside(tmp_path: Path) -> None:
     assert "Needs       libedgetpu's runtime 13 or later; compiler build cl/1234" in text
     assert "Parameters  1,000 B stay on the Edge TPU, 300 B are sent with each inference" in text
     assert f"Token       {TOKEN}; files with the same one were compiled together" in text
+    assert seen.edge_tpu_estimate is not None
+    assert seen.edge_tpu_estimate.streamed_parameter_bytes == (300, 300)
+    assert document["edge_tpu_estimate"]["times"][0]["link"] == "USB 3"
+    assert re.search(r"^USB 2 +at least 4\.1 ms +0\.0 ms +a Raspberry Pi 3B\+$", text, re.MULTILINE)
+    assert "not measured. Not counted: the computing itself, which the file does not tell." in text
 
 
 def test_inspect_says_what_is_damaged(tmp_path: Path) -> None:
     text = shown(tmp_path, files.with_options(b""), width=200)
     assert "Damaged   operator 0 of subgraph 0: its program cannot be read: it has no options" in text
+    assert "estimated" not in text
 
 
 def test_inspect_says_nothing_of_it_of_other_files(tmp_path: Path) -> None:

@@ -425,6 +425,7 @@ def test_much_work_for_little_accuracy_is_named(desk: Path) -> None:
             ["--budget", "30ms", "--delegate", "edgetpu"],
             "edgeeff profile --delegate edgetpu, and pick from their figures",
         ),
+        (["--budget", "30ms", "--delegate", "edgetpu"], "estimated by edgeeff inspect FILE --edge-tpu"),
         (["--budget", "30ms", "--quick", "--percentile", "99"], "too few runs"),
         (["--budget", "30ms", "--end-to-end", "x.jpg", "--percentile", "99"], "too few images"),
         (["--budget", "30ms", "--plot", "x.jpg"], "ends in none of .png, .svg"),
@@ -456,6 +457,16 @@ def test_a_file_is_predicted_from_what_was_recorded(tiny_file: Path) -> None:
     assert (record["threads"], record["scheme"], len(record["recorded"])) == (4, "float32", 1)
     low, high = record["interval_s"]
     assert 0 < low < record["predicted_s"] < high < 0.02
+
+
+def test_a_file_for_the_edge_tpu_is_not_predicted(tiny_file: Path) -> None:
+    from tests import edge_tpu_files  # makes files with LiteRT's schema
+
+    path = tiny_file.with_name("m_edgetpu.tflite")
+    path.write_bytes(edge_tpu_files.WHOLE)
+    done = edgeeff("predict", str(path), "--target", "recorded:raspberry-pi-4")
+    assert done.exit_code == 2
+    assert "is compiled for the Edge TPU" in done.stderr
 
 
 def test_a_file_is_predicted_from_facts_alone_with_a_wide_interval(tiny_file: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgeeff import latency
 from edgeeff.converters import inspect, workload
+from edgeeff.converters.edgetpu import compiled
 from edgeeff.devices import targets
 from edgeeff.errors import InputError, ModelError
 from edgeeff.latency import Measured, Workload
@@ -71,6 +72,11 @@ def _read(path: Path) -> tuple[ModelFile, Workload]:
         graph = inspect.parse(content)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+    if any(one.name == compiled.NAME for one in graph.operators):
+        raise ModelError(
+            f"{path} is compiled for the Edge TPU, which no CPU runs and this model knows nothing of; edgeeff inspect "
+            "estimates what sending its parameters takes, edgeeff profile --delegate edgetpu measures it"
+        )
     # Swish is what the two kinds of EfficientNet differ in.
     family = "b" if any(one.name in {"LOGISTIC", "HARD_SWISH"} for one in graph.operators) else "lite"
     model = ModelFile(str(path), hashlib.sha256(content).hexdigest(), len(content))
