@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import time
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from click.testing import CliRunner, Result
 from edgeeff import cli, results
 from edgeeff.converters.edgetpu import compiler
 from edgeeff.converters.edgetpu.compiler import Options, compile_files
-from edgeeff.converters.preflight import foresee
+from edgeeff.converters.preflight import foresee, try_foresee
 from edgeeff.errors import ModelError
 from tests import edge_tpu_files as files
+from tests import test_inspect, tiny
 from tests.edge_tpu_files import CACHING, EXECUTION, Program
 
 MADE = {"m_edgetpu.tflite": files.WHOLE, "m_edgetpu.log": files.operation_log("m").encode()}
@@ -254,6 +256,26 @@ def test_a_model_that_it_does_not_take_is_bad_input_and_the_log_is_kept(folder: 
     assert (folder / "m_edgetpu_compiler.log").read_text() == said
     assert (folder / "m_edgetpu.tflite").read_bytes() == b"of yesterday"
     assert not (folder / "m_edgetpu.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (
+            files.PLAIN,
+            "inspect --edge-tpu knew it of MUL (operator 0), SUB (operator 1), DIV (operator 2), ...",
+        ),
+        (test_inspect.custom("Atan"), "; edgeeff inspect --edge-tpu knew it of Atan (operator 0)"),
+        (tiny.empty(dtype="int8").content(), "; edgeeff inspect --edge-tpu knew nothing against it"),
+    ],
+)
+def test_a_failure_says_whether_it_could_be_known_before(
+    folder: Path, bin_folder: Path, content: bytes, hint: str
+) -> None:
+    (folder / "m.tflite").write_bytes(content)
+    files.stand_in(bin_folder, "Invalid model: ./m.tflite\nModel not quantized\n", status=1)
+    with pytest.raises(ModelError, match=re.escape(hint)):
+        compile_files([Path("m.tflite")], Path(), foresee=try_foresee)
 
 
 @pytest.mark.parametrize(

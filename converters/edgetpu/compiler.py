@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,6 +49,8 @@ TIME_LIMIT_S = 1800.0
 _OUTPUT = "_edgetpu"
 _MOST_MODEL_BYTES = 2 << 30  # FlatBuffers end there
 _ARCHITECTURES = {"x86_64", "amd64"}
+_REFUSED = {"refused", "nothing"}
+_FEW = 3
 
 
 Foresee = Callable[[bytes], Forecast | None]
@@ -153,7 +155,8 @@ def compile_files(
         write_atomic(printed, run.output)
         said = log.parse(run.output.decode("utf-8", "replace"))
         made = _made(work / "out", names.values())
-        failed = _failure(run, said, made, names, printed, time_limit_s)
+        lost = {file: contents[file] for file, name in names.items() if not made[name]} or contents
+        failed = _failure(run, said, made, names, printed, time_limit_s, lambda: _foreseen(lost, foresee))
         if failed is not None:
             raise failed
         return _hand_over(program, options, run, said, made, contents, names, folder, first, printed, work_of, foresee)
@@ -239,6 +242,7 @@ def _failure(
     names: dict[Path, str],
     printed: Path,
     time_limit_s: float,
+    foreseen: Callable[[], str],
 ) -> EdgeeffError | None:
     """Return the error that says why it failed, None when it did not."""
     missing = [str(file) for file, name in names.items() if not made[name]]
@@ -257,7 +261,7 @@ def _failure(
         kind = ModelError if failure.model_at_fault else DeviceError
         return kind(
             f"{NAME}{version} cannot compile {files}: {failure.cause}; {failure.fix} "
-            f"(known from {failure.source}; {kept})"
+            f"(known from {failure.source}{foreseen() if failure.model_at_fault else ''}; {kept})"
         )
     lines = run.output.decode("utf-8", "replace").split("\n")
     last = next((line.strip()[:200] for line in reversed(lines) if line.strip()), "nothing")
@@ -266,6 +270,18 @@ def _failure(
         f"{NAME}{version} failed on {files} ({ended}) for a reason that edgeeff does not know; "
         f"the last that it said is '{last}'; {kept}"
     )
+
+
+def _foreseen(contents: Mapping[Path, bytes], foresee: Foresee | None) -> str:
+    """Say whether it could be known before that files are refused, and which operators that is about."""
+    forecasts = [forecast for content in contents.values() if foresee and (forecast := foresee(content))]
+    if not forecasts:
+        return ""
+    lines = [line for forecast in forecasts if forecast.verdict in _REFUSED for line in forecast.operators]
+    wrong = [f"{line.name} ({', '.join(line.places)})" for line in lines if line.verdict == "not mapped"]
+    if not wrong:
+        return "; edgeeff inspect --edge-tpu knew nothing against it"
+    return f"; edgeeff inspect --edge-tpu knew it of {', '.join(wrong[:_FEW])}{', ...' if len(wrong) > _FEW else ''}"
 
 
 def _hand_over(
