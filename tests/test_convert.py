@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 
-from edgeeff import results
+from edgeeff import cli, results
 from edgeeff.calibration import images, synthetic
 from edgeeff.calibration.ranges import RULES
 from edgeeff.converters import convert as module
@@ -736,6 +737,12 @@ def test_what_contradicts_the_edge_tpu_is_refused(model: Path, options: dict[str
         convert(Source(model=model), output=model.with_name("made.tflite"), edge_tpu=True, **options)
     assert caught.value.exit_code == 2
     assert list(tree(model.parent)) == ["flowers.tflite"]
+
+
+def test_the_command_says_no_too(model: Path) -> None:
+    done = CliRunner().invoke(cli.main, ["convert", "--model", str(model), "--edge-tpu", "--scheme", "float16"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--edge-tpu does not go with --scheme float16" in done.stderr
 
 
 @pytest.mark.parametrize(
