@@ -24,7 +24,11 @@ WHERE_THEY_WERE = "record"
 @click.command()
 @click.argument("records", nargs=-1, type=PATH, metavar="RECORD.json...")
 @click.option(
-    "-o", "--output", type=PATH, metavar="FILE", help="The page, or - for standard output.  [default: report.html or .md]"
+    "-o",
+    "--output",
+    type=PATH,
+    metavar="FILE",
+    help="The page, or - for standard output.  [default: report.html or .md]",
 )
 @click.option(
     "--format",
@@ -100,7 +104,8 @@ def report(
         return
     click.echo(printable(f"{page.headline.word}."))
     for one in page.sections():
-        click.echo(printable(f"  {one.mark.word}: {one.title}: {one.summary}"))
+        labels = "".join(f" ({label.upper()})" for label in one.labels)
+        click.echo(printable(f"  {one.mark.word}{labels}: {one.title}: {one.summary}"))
     click.echo(f"{output}: {len(data) / 1e3:.0f} kB")
 
 

@@ -75,7 +75,7 @@ class Browser:
         """Return what the console has of the page."""
         said = []
         for event in self.events:
-            what = event["params"] if "params" in event else {}
+            what = event.get("params", {})
             if event.get("method") == "Log.entryAdded":
                 said.append(f"{what['entry']['level']}: {what['entry']['text']}")
             elif event.get("method") in {"Runtime.consoleAPICalled", "Runtime.exceptionThrown"}:

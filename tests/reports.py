@@ -21,7 +21,6 @@ from edgeeff.results import (
     ImageOutcomes,
     Latency,
     Minute,
-    Mixed,
     MixedPoint,
     MixedTrial,
     ModelFile,
@@ -42,7 +41,9 @@ MIXED = ModelFile("out/b0_mixed.tflite", "cd" * 32, 8_100_000)
 
 
 def tried(name: str, divergence: float, agreement: float, seconds: float) -> Attempt:
-    return Attempt(name, Fidelity(32, divergence, agreement, 0.03), Fidelity(96, divergence / 2, agreement, 0.0), seconds)
+    return Attempt(
+        name, Fidelity(32, divergence, agreement, 0.03), Fidelity(96, divergence / 2, agreement, 0.0), seconds
+    )
 
 
 RECOVERED = dataclasses.replace(
@@ -125,7 +126,9 @@ def mixed() -> ConversionRecord:
         CONVERSION,
         model=MIXED,
         warnings=(),
-        mixed=dataclasses.replace(old, goal=goal, met=True, shortfall=None, points=points, trials=trials, tuned=BLOCKS[:3]),
+        mixed=dataclasses.replace(
+            old, goal=goal, met=True, shortfall=None, points=points, trials=trials, tuned=BLOCKS[:3]
+        ),
     )
 
 
@@ -168,7 +171,9 @@ def profile(target: str, ms: float, *, model: ModelFile = INT8, emulated: bool =
 def sustained() -> ProfileRecord:
     """Return a measurement that slowed the board down, with blocks and an image."""
     once = profile("pi4", 31.2)
-    minutes = tuple(Minute(number, (0.031 if number < 6 else 0.044) + 0.0003 * (number % 3), 1900) for number in range(12))
+    minutes = tuple(
+        Minute(number, (0.031 if number < 6 else 0.044) + 0.0003 * (number % 3), 1900) for number in range(12)
+    )
     share = [1 / (2 + index) for index in range(len(BLOCKS))]
     return dataclasses.replace(
         once,
@@ -182,7 +187,9 @@ def sustained() -> ProfileRecord:
         ),
         verdict=Verdict(
             valid=False,
-            reasons=(Reason("throttled", True, "the CPU was slowed down after 352 s; cool the board", {"seconds": 352.0}),),
+            reasons=(
+                Reason("throttled", True, "the CPU was slowed down after 352 s; cool the board", {"seconds": 352.0}),
+            ),
         ),
     )
 
@@ -195,7 +202,10 @@ def judged() -> EvaluationRecord:
     int8_scores = float_scores + 0.55 * random.normal(size=(400, 10)) - 0.8 * np.eye(10)[3]
     found = judged_images(labels, float_scores, int8_scores)
     best = float_scores.argmax(1), int8_scores.argmax(1)
-    sure = [np.exp(s - s.max(1, keepdims=True)).max(1) / np.exp(s - s.max(1, keepdims=True)).sum(1) for s in (float_scores, int8_scores)]
+    sure = [
+        np.exp(s - s.max(1, keepdims=True)).max(1) / np.exp(s - s.max(1, keepdims=True)).sum(1)
+        for s in (float_scores, int8_scores)
+    ]
     columns = ImageOutcomes(
         keys=tuple(f"{found.names[label]}/{index}.png" for index, label in enumerate(labels)),
         sha256=tuple(f"{index:016x}" for index in range(400)),
@@ -210,7 +220,9 @@ def judged() -> EvaluationRecord:
     )
     top1 = found.paired.top1
     assert top1 is not None
-    gate = GateResult("max-drop", 0.02, top1.value, top1.interval[0], False, "max-drop 2.0: no: top-1 may be lower", 4000)
+    gate = GateResult(
+        "max-drop", 0.02, top1.value, top1.interval[0], False, "max-drop 2.0: no: top-1 may be lower", 4000
+    )
     weak = Finding("weak-class", False, "recall of owl is 41 %, that of all classes 73 %", "add images of owls", {})
     return dataclasses.replace(found, model=INT8, images=columns, gates=(gate,), passed=False, findings=(weak,))
 
@@ -221,7 +233,13 @@ HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 
 def hostile() -> tuple[Record, ...]:
     """Return records whose names are markup of every kind."""
-    names = (HOSTILE, "`|` *b* _i_ ~s~ [a](http://b)", "&amp; $x^2$ {{ 7*7 }} {% raw %}", "‮gpj.\x1b[31mexe", "x" * 200)
+    names = (
+        HOSTILE,
+        "`|` *b* _i_ ~s~ [a](http://b)",
+        "&amp; $x^2$ {{ 7*7 }} {% raw %}",
+        "\u202egpj.\x1b[31mexe",
+        "x" * 200,
+    )
     base = judged()
     renamed = (*names, *base.names[len(names) :])
     classes = tuple(dataclasses.replace(one, name=renamed[one.index]) for one in base.by_class)

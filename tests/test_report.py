@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -126,7 +127,7 @@ def test_emulated_figures_stand_apart_from_measured_ones() -> None:
     real, emulated = profile("pi4", 30.0), profile("pi4", 250.0, emulated=True)
     parts = list(latencies.overview([real, emulated]))
     assert [part.title for part in parts] == ["Measured", latencies.NOT_REAL]
-    shown = [[block for block in part.blocks if isinstance(block, Table)][0] for part in parts]
+    shown = [next(block for block in part.blocks if isinstance(block, Table)) for part in parts]
     assert ["30.0" in str(table) for table in shown] == [True, False]
     assert ["250" in str(table) for table in shown] == [False, True]
     models = page(real, emulated, judged()).models
@@ -243,7 +244,7 @@ def test_headings_leave_no_level_out(whole: str) -> None:
     levels = [int(tag[1]) for tag, _ in Elements(whole).found if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_plots_are_in_the_colours_of_the_page_and_their_text_is_text(whole: str) -> None:

@@ -88,9 +88,7 @@ def paint(axes: Axes, record: PickRecord, colours: Colours = Colours()) -> None:
     for one in points:
         known = one.latency_s is not None
         interval = one.interval_s if known else one.predicted_interval_s
-        reach = (
-            None if interval is None else [[abs(_ms(one) - interval[0] * 1e3)], [abs(interval[1] * 1e3 - _ms(one))]]
-        )
+        reach = None if interval is None else [[abs(_ms(one) - interval[0] * 1e3)], [abs(interval[1] * 1e3 - _ms(one))]]
         axes.errorbar(
             [_ms(one)],
             [_height(one, published)],
@@ -106,7 +104,7 @@ def paint(axes: Axes, record: PickRecord, colours: Colours = Colours()) -> None:
             axes.annotate(
                 one.name,
                 (_ms(one), _height(one, published)),
-                xytext=(4, -11),
+                xytext=(6, -13),
                 textcoords="offset points",
                 fontweight="bold" if one.name == record.winner else "normal",
             )

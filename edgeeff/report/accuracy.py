@@ -8,7 +8,21 @@ from functools import partial
 from edgeeff.evaluation import view
 from edgeeff.render import file_name
 from edgeeff.report import plots, terminal
-from edgeeff.report.page import Facts, Line, Mark, Part, Pictures, Plot, Section, Table, lines, part, table
+from edgeeff.report.page import (
+    Cell,
+    Facts,
+    Line,
+    Mark,
+    Part,
+    Pictures,
+    Plot,
+    Section,
+    Table,
+    Tone,
+    lines,
+    part,
+    table,
+)
 from edgeeff.report.thumbnails import Thumbnails
 from edgeeff.results import ClassResult, Difference, EvaluationRecord
 
@@ -52,8 +66,8 @@ def _mark(record: EvaluationRecord) -> Mark:
     top1 = record.paired.top1
     if top1 is None:
         return Mark("no labels")
-    said = view.word(top1)
-    return Mark(said, {"significantly lower": "bad", "significantly higher": "good"}.get(said, ""))  # type: ignore[arg-type]
+    tones: dict[str, Tone] = {"significantly lower": "bad", "significantly higher": "good"}
+    return Mark(view.word(top1), tones.get(view.word(top1), ""))
 
 
 def _summary(record: EvaluationRecord) -> str:
@@ -116,14 +130,18 @@ def _parts(record: EvaluationRecord, thumbnails: Thumbnails | None) -> Iterator[
         )
         if intervals
         else None,
-        lines(view.change(record)),
+        lines(map(_led, view.change(record))),
     )
     yield from part("Classes", *_classes(record))
-    yield from part(
-        "Confusion difference", _confusions(record) if data.classes else None, _flips(record), folded=False
-    )
+    yield from part("Confusion difference", _confusions(record) if data.classes else None, _flips(record), folded=False)
     yield from _changed_images(record, thumbnails)
     yield from part("How it was judged", Facts(tuple(_judged(record))), lines(view.ran(record)), folded=True)
+
+
+def _led(sentence: str) -> Line:
+    """Return a sentence of the terminal with what it is about before the colon."""
+    about, colon, rest = sentence.partition(": ")
+    return Line(rest, lead=about) if colon and " (" not in about else Line(sentence)
 
 
 def _intervals(record: EvaluationRecord) -> Iterator[tuple[str, Difference]]:
@@ -174,13 +192,14 @@ def _order(one: ClassResult) -> tuple[float, int]:
     return min(ends), one.index
 
 
-def _class(one: ClassResult) -> Iterator[str]:
+def _class(one: ClassResult) -> Iterator[str | Cell]:
     yield one.name
     yield f"{one.support:,}"
     for figure, found in ((one.model.recall, one.recall), (one.model.precision, one.precision)):
         yield "" if figure is None else view.percent(figure)
         sure = found is not None and view.is_significant(found)
-        yield "" if found is None else f"{view.points(found.value)}{'*' if sure else ''}"
+        worse: Tone = "bad" if found is not None and found.value < 0 else "good"
+        yield "" if found is None else Cell(f"{view.points(found.value)}{'*' * sure}", worse if sure else "")
         yield "" if found is None else view.interval(found)
     yield f"{one.lost:,}"
     yield f"{one.gained:,}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from edgeeff import render
@@ -10,6 +11,7 @@ from edgeeff.devices.profile_view import milliseconds
 from edgeeff.report import plots, terminal
 from edgeeff.report.page import (
     Cell,
+    Column,
     Facts,
     Line,
     Mark,
@@ -72,8 +74,8 @@ def _conclusion(record: ConversionRecord, name: str) -> Iterator[Line]:
     )
     yield Line(
         f"It says the same best class as the float file on {same.same_top1:.0%} of {same.images} probe images, with a "
-        f"correlation of {same.correlation:.3f}: so few images show that it works; how accurate it is, edgeeff evaluate "
-        "tells."
+        f"correlation of {same.correlation:.3f}: so few images show that it works; how accurate it is, tells "
+        "edgeeff evaluate."
     )
     failed = [check for check in record.checks if not check.passed]
     for check in failed:
@@ -159,7 +161,8 @@ def _mixed(mixed: Mixed) -> Iterator[Part]:
         f"({on.device.name}, {on.threads} thread{'s' if on.threads > 1 else ''}{emulated})."
     )
     plot = Plot(
-        "Agreement with float against latency: each point is a file that could have been made",
+        "Agreement with float against latency: each point is a file that could have been made, with the lower end of "
+        "its agreement",
         f"{len(mixed.points)} points from float to int8; the table below has their figures.",
         partial(plots.mixed, mixed),
     )
@@ -167,12 +170,7 @@ def _mixed(mixed: Mixed) -> Iterator[Part]:
         "Mixed precision",
         lines([said]),
         plot if len(mixed.points) > 1 else None,
-        terminal.from_table(
-            render.mixed_points(mixed),
-            "From the closest to float to the fastest; each is better than all others in one of the two",
-            note="Agrees: expected of many images; at least: its lower end, which is held against the goal. "
-            "Of float: latency, where 1 is the float file's.",
-        ),
+        _points(mixed),
         lines(
             [f"Weights of {len(mixed.tuned)} blocks were tuned for static int8: {', '.join(mixed.tuned)}."]
             if mixed.tuned
@@ -185,11 +183,28 @@ def _mixed(mixed: Mixed) -> Iterator[Part]:
             lines([_sensitive(mixed)]),
             Plot(
                 "What each block costs alone, at each level",
-                "Divergence from float by block; the table below has the figures.",
+                "Divergence from float by block; the table that is folded below has the figures.",
                 partial(plots.sensitivity, mixed.trials),
             ),
-            _trials(mixed),
         )
+        yield from part("Sensitivity in figures", _trials(mixed), folded=True)
+
+
+def _points(mixed: Mixed) -> Table | None:
+    shown = terminal.from_table(
+        render.mixed_points(mixed),
+        "From the closest to float to the fastest; each is better than all others in one of the two",
+        note="Agrees: expected of many images; at least: its lower end, which is held against the goal. "
+        "Of float: latency, where 1 is the float file's.",
+    )
+    if shown is None:
+        return None
+    # The terminal has an arrow where there is room for a name here.
+    named = (
+        replace(row, cells=(Cell(f"{point.name} (chosen)" if point.chosen else point.name), *row.cells[1:]))
+        for row, point in zip(shown.rows, mixed.points, strict=True)
+    )
+    return replace(shown, columns=(Column("point", figures=False), *shown.columns[1:]), rows=tuple(named))
 
 
 def _sensitive(mixed: Mixed) -> str:

@@ -7,6 +7,7 @@ is told to load nothing, so that even a mistake here would fetch nothing.
 from __future__ import annotations
 
 import importlib.util
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MOST_BYTES = 2_000_000
+_UNITS = re.compile(r"(?<=\d) (?=(?:%|ms|s|MB|GB|kB|GHz|°C|G|nats|points|px)(?:\W|$))")
 PACKAGES = {"jinja2": "Jinja2", "matplotlib": "Matplotlib"}
 
 
@@ -54,6 +56,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["drawn"] = _drawn
+    environment.filters["held"] = _held
     environment.globals["symbols"] = {"good": "✓", "warn": "!", "bad": "✕", "": "·"}
     return environment
 
@@ -61,7 +64,14 @@ def _environment() -> Environment:
 def _finalize(value: Any) -> Any:
     from markupsafe import Markup
 
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\N{NO-BREAK SPACE}".join(map(printable, value.split("\N{NO-BREAK SPACE}")))
+
+
+def _held(text: str) -> str:
+    """Hold numbers and their units together, so that no line begins with a unit."""
+    return _UNITS.sub("\N{NO-BREAK SPACE}", text)
 
 
 def _drawn(plot: Any, width: str) -> Any:

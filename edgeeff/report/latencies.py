@@ -11,7 +11,22 @@ from edgeeff.devices import figures
 from edgeeff.devices import profile_view as view
 from edgeeff.devices.profile_view import milliseconds
 from edgeeff.report import plots, terminal
-from edgeeff.report.page import Cell, Column, Facts, Line, Mark, Part, Plot, Row, Section, Table, lines, part, table
+from edgeeff.report.page import (
+    Cell,
+    Column,
+    Facts,
+    Line,
+    Mark,
+    Part,
+    Plot,
+    Row,
+    Section,
+    Table,
+    Tone,
+    lines,
+    part,
+    table,
+)
 from edgeeff.results import BoardSummary, ProfileRecord
 
 EMULATED = "emulated"
@@ -46,7 +61,8 @@ def overview(records: Sequence[ProfileRecord]) -> Iterator[Part]:
             NOT_REAL if emulated else alone,
             lines(fleet),
             Plot(
-                "Latency of one inference: from the fastest run to p99 (p90 where runs are few), with the p50 as a dot",
+                "Latency of one inference: a line from the fastest run to p99 (p90 where runs are few), a dot for the "
+                "p50 with its 95 % interval as a band, a bar for p90; what is not valid is grey",
                 f"{len(group)} measurements; the table below has their figures.",
                 partial(plots.latencies, group[:ROWS]),
             ),
@@ -73,9 +89,7 @@ def mark(record: ProfileRecord) -> Mark:
 
 def _boards(records: Sequence[ProfileRecord]) -> list[ProfileRecord]:
     """Leave the newest record of each file on each target: a fleet is of boards, not of repetitions."""
-    newest = {
-        (one.model.sha256, one.threads, one.target): one for one in sorted(records, key=lambda one: one.created)
-    }
+    newest = {(one.model.sha256, one.threads, one.target): one for one in sorted(records, key=lambda one: one.created)}
     return list(newest.values())
 
 
@@ -111,7 +125,8 @@ def _conclusion(record: ProfileRecord) -> Iterator[Line]:
         return
     quick = ", a first look only: measure without --quick for figures to report" if record.mode == "quick" else ""
     word = "valid" if verdict.valid else "INVALID: do not report these figures"
-    yield Line(f"The measurement is {word}{quick}.", "good" if verdict.valid and not quick else "warn")
+    tone: Tone = "bad" if not verdict.valid else "warn" if quick else "good"
+    yield Line(f"The measurement is {word}{quick}.", tone)
     for reason in verdict.reasons:
         yield Line(reason.text, "warn" if reason.invalidates else "", "invalid" if reason.invalidates else "note")
 
@@ -128,13 +143,14 @@ def _parts(record: ProfileRecord) -> Iterator[Part]:
         if slowed is not None
         else "The CPU was not slowed down, as far as the board tells."
     )
-    yield from part("How it was measured", lines(line.strip() for line in view.details(record)), _processes(record))
+    yield from part("How it was measured", lines(line.strip() for line in view.details(record)))
     if record.minutes:
         yield from part("Minute by minute", lines([said]), minutes)
     if record.end_to_end is not None:
         yield from part("From an image to its class", _end_to_end(record))
     if record.blocks:
         yield from part("Where time goes", lines([_slowest(record)]), _blocks(record))
+    yield from part("Each process", _processes(record), folded=True)
     if record.board is not None:
         facts = tuple(_state(record.board))
         yield from part("The board meanwhile", Facts(facts) if facts else None, folded=True)
@@ -161,7 +177,9 @@ def _processes(record: ProfileRecord) -> Table | None:
         (str(number), *("" if value is None else milliseconds(value).removesuffix(" ms") for value in values))
         for number, values in enumerate(zip(*columns, strict=True), 1)
     ]
-    return table("Each process, in ms", ("process", "p50", "p90", "p99"), rows) if len(rows) > 1 else None
+    return (
+        table("Percentiles of each process, in ms", ("process", "p50", "p90", "p99"), rows) if len(rows) > 1 else None
+    )
 
 
 def _end_to_end(record: ProfileRecord) -> Table | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html import escape
 
 from edgeeff.render import printable
 from edgeeff.report.page import Chapter, Line, Lines, Page, Section, Table, Tone
@@ -54,7 +55,7 @@ def _chapter(chapter: Chapter) -> Iterator[str]:
     yield from above
     for one, body in told:
         if body:
-            yield f"<details{' open' if one.mark.tone == 'bad' else ''}><summary>{html(one.title)}</summary>"
+            yield f"<details{' open' if one.mark.tone == 'bad' else ''}><summary>{_in_html(one.title)}</summary>"
             yield ""
             yield from body
             yield "</details>"
@@ -108,8 +109,6 @@ def text(words: str) -> str:
     return _MARKUP.sub(lambda found: f"\\{found.group()}", " ".join(printable(words).split()))
 
 
-def html(words: str) -> str:
+def _in_html(words: str) -> str:
     """Return words for the few places where HTML stands in Markdown."""
-    from html import escape
-
     return escape(" ".join(printable(words).split()))

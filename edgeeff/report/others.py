@@ -158,7 +158,5 @@ def demo(record: DemoRecord, anchor: str) -> Section:
     )
 
 
-def _parts(
-    title: str, view: Callable[[Console], None], *, without: tuple[type[Block], ...] = ()
-) -> tuple[Part, ...]:
+def _parts(title: str, view: Callable[[Console], None], *, without: tuple[type[Block], ...] = ()) -> tuple[Part, ...]:
     return tuple(part(title, *(block for block in terminal.shown(view) if not isinstance(block, without))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import ClassVar, Literal, TypeAlias
 
 Tone = Literal["", "good", "warn", "bad"]
@@ -96,6 +97,15 @@ class Table:
     note: str = ""
     brief: bool = False
 
+    @property
+    def broad(self) -> bool:
+        """Whether it is too broad for a phone: columns of words may become narrow, but not all of them."""
+        widest = (
+            max(len(word) for word in (*column.name.split(), "", *(row.cells[index].text for row in self.rows)))
+            for index, column in enumerate(self.columns)
+        )
+        return len(self.columns) > 2 and sum(map(min, widest, repeat(20))) + 2 * len(self.columns) > 44
+
 
 @dataclass(frozen=True)
 class Plot:
@@ -179,6 +189,8 @@ class Page:
     title: str
     subtitle: str
     headline: Mark
+    against: tuple[Section, ...]
+    """The results that say no, where there are others, too."""
     warnings: tuple[str, ...]
     """What holds for several sections, such as that some are emulated."""
     models: Table | None

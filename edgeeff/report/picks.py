@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from edgeeff import render
 from edgeeff.picking import view
 from edgeeff.report import plots, terminal
-from edgeeff.report.page import Commands, Facts, Line, Lines, Mark, Part, Plot, Section, lines, part
-from edgeeff.results import PickRecord, PredictionRecord
+from edgeeff.report.page import (
+    Cell,
+    Column,
+    Commands,
+    Facts,
+    Line,
+    Lines,
+    Mark,
+    Part,
+    Plot,
+    Section,
+    Table,
+    lines,
+    part,
+)
+from edgeeff.results import PickCandidate, PickRecord, PredictionRecord
 
 RECORDED = "recorded"
+DOUBT = "not certain"
+DOUBTS = 3
+"""Sentences of what is not certain; of the phi family there may be dozens."""
 
 
 def section(record: PickRecord, anchor: str) -> Section:
     """Return what a pick says."""
     answered = [terminal.sentence(line) for line in view.answer(record)]
     first, rest = answered[0], answered[1:]
+    doubts = [line for line in rest if line.lead == DOUBT]
     labels = [*(["emulated"] if record.device.emulated else []), *([RECORDED] if record.recorded else [])]
     return Section(
         anchor=anchor,
         title=f"Family {record.family} on {', '.join(record.targets)}",
         mark=_mark(record),
-        summary=f"{first.text}{_label(record)}",
+        summary=first.text,
         labels=tuple(labels),
         conclusion=(
             Line(first.text, "good" if record.winner else "bad"),
             *([] if record.winner else [Line(view.refusal(record), "bad", "why")]),
-            *rest,
+            *(line for line in rest if line.lead != DOUBT),
+            *doubts[:DOUBTS],
+            *([Line(f"{len(doubts) - DOUBTS} more of these are in the record.")] if len(doubts) > DOUBTS else []),
             *(Line(warning, "warn", "warning") for warning in record.warnings),
         ),
         parts=tuple(_parts(record)),
@@ -57,6 +78,25 @@ def _mark(record: PickRecord) -> Mark:
     return Mark(f"{record.winner} fits", "good") if record.certain else Mark("not certain", "warn")
 
 
+def _latencies(record: PickRecord, shown: Sequence[PickCandidate], label: str) -> Table | None:
+    found = terminal.from_table(
+        view.latencies(record, shown),
+        f"What they take{f' ({label})' if label else ''}",
+        brief=True,
+        note="Points/ms: top-1 for each further millisecond, against the next smaller network.",
+    )
+    if found is None:
+        return None
+    # The terminal marks the answer with a sign, and has no room for the last heading.
+    rows = (
+        replace(row, cells=(Cell(f"{one.name} (the answer)"), *row.cells[1:]), strong=True)
+        if one.name == record.winner
+        else row
+        for row, one in zip(found.rows, shown, strict=True)
+    )
+    return replace(found, columns=(*found.columns[:-1], Column("verdict", figures=False)), rows=tuple(rows))
+
+
 def _label(record: PickRecord) -> str:
     words = [
         *(["EMULATED"] if record.device.emulated else []),
@@ -77,12 +117,7 @@ def _parts(record: PickRecord) -> Iterator[Part]:
             f"{len(record.candidates)} networks; the tables below have their figures.",
             partial(plots.ladder, record),
         ),
-        terminal.from_table(
-            view.latencies(record, shown),
-            f"What they take{f' ({label})' if label else ''}; > is the answer",
-            brief=True,
-            note="Points/ms: top-1 for each further millisecond, against the next smaller network.",
-        ),
+        _latencies(record, shown, label),
         terminal.from_table(
             view.networks(shown),
             "What they are; sizes and memory of those that were not made are computed",

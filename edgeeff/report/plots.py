@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeeff.devices import profile_view
-from edgeeff.evaluation import view
 from edgeeff.picking import plot as picking
 from edgeeff.render import printable
 from edgeeff.report.page import Width
@@ -81,13 +80,14 @@ def latencies(records: Sequence[ProfileRecord], width: Width) -> str:
             axes.plot([latency.p50_s * 1e3], [row], "o", color=colour, markersize=7)
         _rows(axes, [_record_name(record, records) for record in records], width)
         axes.set_xlim(left=0)
-        axes.set_xlabel("ms; dot p50 with its 95 % interval, bar p90" + _line(width) + "; grey: not valid")
+        axes.set_xlabel("ms")
 
     return _svg(width, 70 + 30 * len(records), paint)
 
 
 def minutes(record: ProfileRecord, width: Width) -> str:
     """Draw the p50 of every minute, and when the CPU was slowed down."""
+    from matplotlib.ticker import MaxNLocator
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -104,7 +104,7 @@ def minutes(record: ProfileRecord, width: Width) -> str:
                 color=ALARM,
             )
         axes.set_ylim(bottom=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("minute")
         _above(axes, "p50, ms")
 
@@ -161,7 +161,14 @@ def mixed(found: Mixed, width: Width) -> str:
         estimate = [100 * one.agreement_estimate for one in points]
         down = [max(0.0, 100 * (one.agreement_estimate - one.agreement_low)) for one in points]
         axes.errorbar(
-            at, estimate, yerr=[down, [0.0] * len(points)], fmt="o-", color=FIRST, elinewidth=1, markersize=4, linewidth=1
+            at,
+            estimate,
+            yerr=[down, [0.0] * len(points)],
+            fmt="o-",
+            color=FIRST,
+            elinewidth=1,
+            markersize=4,
+            linewidth=1,
         )
         chosen = points.index(found.chosen)
         axes.plot([at[chosen]], [estimate[chosen]], "D", color=SECOND, markersize=9, label="chosen", zorder=5)
@@ -176,7 +183,7 @@ def mixed(found: Mixed, width: Width) -> str:
             axes.axvline(value, color=ALARM, linestyle="--", linewidth=1.2)
         axes.plot([], [], "--", color=ALARM, label="goal")
         axes.set_xlabel("latency, ms" if by_ms else "latency, of the float file's")
-        _above(axes, "same best class as float, %; down to its lower end")
+        _above(axes, "same best class as float, %")
         _legend(axes, 2)
 
     return _svg(width, 320, paint)
@@ -184,6 +191,7 @@ def mixed(found: Mixed, width: Width) -> str:
 
 def sensitivity(trials: Sequence[MixedTrial], width: Width) -> str:
     """Draw the divergence of each block at each level, on a logarithmic axis."""
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -200,6 +208,8 @@ def sensitivity(trials: Sequence[MixedTrial], width: Width) -> str:
                 label=level,
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         _rows(axes, blocks, width)
         axes.set_xlabel("divergence from float, nats")
         _legend(axes, 4 if width == "wide" else 2)
@@ -257,10 +267,6 @@ def _record_name(record: ProfileRecord, records: Sequence[ProfileRecord]) -> str
     return f"{name}{threads}"
 
 
-def _line(width: Width) -> str:
-    return "" if width == "wide" else "\n"
-
-
 def _above(axes: Axes, text: str) -> None:
     """Name the upright axis above it, where it is read without turning one's head."""
     axes.set_ylabel("")
@@ -281,16 +287,19 @@ def _svg(width: Width, height: int, paint: Callable[[Figure], None]) -> str:
     """Return what `paint` draws as an SVG element for a page."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.text import Text
 
     with rc_context(dict(_style())), warnings.catch_warnings():
-        figure = Figure(figsize=(WIDTHS[width] / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(WIDTHS[width] / 72, height / 72))
         paint(figure)
         for text in figure.findobj(Text):
             text.set_text(printable(text.get_text()))
         out = io.BytesIO()
         # The browser has letters that Matplotlib's font has not.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        # A figure that has its layout engine is drawn once more before it is written.
+        ConstrainedLayoutEngine().execute(figure)
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return _in_page(out.getvalue().decode("utf-8"))
 

@@ -35,7 +35,6 @@ from edgeeff.results import (
 )
 
 
-
 @dataclass(frozen=True)
 class Kind:
     """A kind of record, its chapter, and what makes a section of it."""
@@ -107,19 +106,20 @@ def build(given: Sequence[Given], *, title: str | None = None, thumbnails: Thumb
     """Return the report on records; images that changed are in it where `thumbnails` says where they are."""
     anchors = _Anchors()
     chapters = tuple(
-        chapter
-        for kind in KINDS
-        if (chapter := _chapter(kind, [one.record for one in given], anchors, thumbnails))
+        chapter for kind in KINDS if (chapter := _chapter(kind, [one.record for one in given], anchors, thumbnails))
     )
     records = [one.record for one in given]
+    sections = [section for chapter in chapters for section in chapter.sections]
+    against = tuple(section for section in sections if section.mark.tone == "bad")
     days = sorted({record.created[:10] for record in records})
     period = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     count = "one record" if len(records) == 1 else f"{len(records)} records"
     return Page(
         title=title or _title(records),
         subtitle=f"edgeeff report on {count} of {period}",
-        headline=_headline([section for chapter in chapters for section in chapter.sections]),
-        warnings=tuple(_warnings(records)),
+        headline=_headline(sections),
+        against=against if len(sections) > 1 else (),
+        warnings=tuple(dict.fromkeys(_warnings(records))),
         models=_models(records),
         chapters=chapters,
         provenance=tuple(_provenance(one) for one in given),
@@ -210,7 +210,15 @@ def _models(records: Sequence[Record]) -> Table | None:
     if len(files) < 2 and len({type(record) for record in speaking}) < 2:
         return None
     emulated = any(isinstance(one, ProfileRecord) and one.device.emulated for one in speaking)
-    columns = ("file", "MB", "p50, ms", *(["p50 EMULATED, ms"] if emulated else []), "top-1 %", "points", "same class %")
+    columns = (
+        "file",
+        "MB",
+        "p50, ms",
+        *(["p50 EMULATED, ms"] if emulated else []),
+        "top-1 %",
+        "points",
+        "same class %",
+    )
 
     def row(about: Sequence[Record]) -> Iterator[str]:
         first = about[0]

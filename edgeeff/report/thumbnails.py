@@ -88,7 +88,9 @@ def _changed(record: EvaluationRecord) -> list[int]:
     if len({len(getattr(columns, field.name)) for field in fields(columns)}) > 1:
         raise RecordError(f"the images of the evaluation of {record.model.path} have columns of different lengths")
     changed = [
-        index for index, (before, after) in enumerate(zip(columns.baseline, columns.model, strict=True)) if before != after
+        index
+        for index, (before, after) in enumerate(zip(columns.baseline, columns.model, strict=True))
+        if before != after
     ]
     sure = [min(pair) for pair in zip(columns.baseline_confidence, columns.model_confidence, strict=True)]
     return sorted(changed, key=lambda index: (-sure[index], index))

@@ -64,6 +64,13 @@ def test_recorded_boards_are_picked_from(light_python: Path, tmp_path: Path) -> 
     drawn = edgeeff(light_python, *arguments, "--plot", "pick.svg", cwd=tmp_path)
     assert drawn.returncode == 4
     assert "edgeeff[plot]" in drawn.stderr
+    (tmp_path / "pick.json").write_text(answered.stdout, encoding="utf-8")
+    page = edgeeff(light_python, "report", "pick.json", cwd=tmp_path)
+    assert page.returncode == 4
+    assert "edgeeff[report]" in page.stderr
+    told = edgeeff(light_python, "report", "pick.json", "--format", "md", "-o", "-", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "lite3 fits" in told.stdout or "not certain" in told.stdout
     converted = edgeeff(light_python, "pick", "--budget", "30ms", cwd=tmp_path)
     assert converted.returncode == 4
     assert "edgeeff[host]" in converted.stderr

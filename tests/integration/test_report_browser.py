@@ -36,11 +36,22 @@ WIDER = """
 """
 """What sticks out of the page, or has to be scrolled sideways."""
 
-PALE = """
-(() => {
-  const parts = text => { const found = text.match(/[\\d.]+/g).map(Number); return found.length < 4 ? [...found, 1] : found; };
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+LIGHT = """
+  const light = colour => colour.slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ratio = (x, y) => {
+    const [a, b] = [light(x), light(y)].sort((p, q) => q - p);
+    return (a + 0.05) / (b + 0.05);
+  };
+"""
+"""Relative luminance and contrast, as WCAG 2.2 defines them."""
+
+PALE = (
+    f"""
+(() => {{{LIGHT}"""
+    """
+  const parts = text => [...text.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
   const behind = one => {
     for (let at = one; at; at = at.parentElement) {
       const colour = parts(getComputedStyle(at).backgroundColor);
@@ -55,26 +66,28 @@ PALE = """
     if (!walker.currentNode.textContent.trim() || !one.getClientRects().length || one.closest("style")) continue;
     const style = getComputedStyle(one);
     const colour = parts(one.closest("svg") ? style.fill : style.color);
-    const [a, b] = [light(colour), light(behind(one))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
+    const found_ratio = ratio(colour, behind(one));
     const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700);
-    if (colour[3] < 1 || ratio < (large ? 3 : 4.5)) found.push(`${ratio.toFixed(2)}: ${one.textContent.trim().slice(0, 60)}`);
+    if (colour[3] < 1 || found_ratio < (large ? 3 : 4.5))
+      found.push(`${found_ratio.toFixed(2)}: ${one.textContent.trim().slice(0, 60)}`);
   }
   return found;
 })()
 """
+)
 """Text with less contrast than WCAG's AA."""
 
-FAINT = """
-(() => {
+FAINT = (
+    f"""
+(() => {{{LIGHT}"""
+    """
   const style = getComputedStyle(document.documentElement);
-  const read = name => { const hex = style.getPropertyValue(name).trim().slice(1); return [0, 2, 4].map(i => parseInt(hex.slice(i, i + 2), 16)); };
-  const light = colour => colour.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ratio = (x, y) => { const [a, b] = [light(read(x)), light(read(y))].sort((p, q) => q - p); return (a + 0.05) / (b + 0.05); };
-  return ["--first", "--second", "--third", "--fourth", "--bad", "--quiet"].filter(name => ratio(name, "--paper") < 3);
+  const read = name => [1, 3, 5].map(i => parseInt(style.getPropertyValue(name).trim().slice(i, i + 2), 16));
+  return ["--first", "--second", "--third", "--fourth", "--bad", "--quiet"]
+    .filter(name => !(ratio(read(name), read("--paper")) >= 3));
 })()
 """
+)
 """Colours of plots with less contrast than WCAG asks of graphics."""
 
 SMALL = """
@@ -126,9 +139,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[driver.Browse
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_sound(
-    chromium: driver.Browser, pages: dict[str, Path], name: str, width: int, dark: bool
-) -> None:
+def test_a_page_is_sound(chromium: driver.Browser, pages: dict[str, Path], name: str, width: int, dark: bool) -> None:
     chromium.open(pages[name], width, dark=dark)
     folder = os.environ.get("EDGEEFF_SCREENSHOTS")
     if folder:
