@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import edgeeff
 from edgeeff.converters import float_model, quantize, recover, replay, teach, verify
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
@@ -32,6 +31,7 @@ from edgeeff.errors import CalibrationError, InputError, MissingExtraError, Mode
 from edgeeff.files import make_folder, sha256
 from edgeeff.progress import Progress, Silent
 from edgeeff.results import Attempt, Finetuning
+from edgeeff.version import __version__
 
 DEFAULT_STEPS = 400
 LEAST_IMAGES = 16
@@ -47,6 +47,8 @@ CHECKS = 16
 """How often the images kept apart are asked, and the state is kept."""
 PATIENCE = 10
 """Checks; in the middle of a run, where the rates are large, states are worse than what comes of them."""
+TUNED_PACE = 0.1
+"""Share of the learning rates where training begins with tuned blocks: with all of it they only get worse at first."""
 DAY_S = 86400.0
 PACKAGES = {"tf_keras": "tf-keras", "tensorflow_model_optimization": "tensorflow-model-optimization"}
 CHILD = (
@@ -170,6 +172,8 @@ def finetune(
         clusters=wish.clusters,
         threads=threads,
         seed=seed,
+        # Pruned or clustered weights have a longer way to go.
+        pace=1.0 if before.name == RANGES or wish.sparsity or wish.clusters else TUNED_PACE,
     )
     try:
         answer = float_model.converse(CHILD, teach.encode(request), lambda said: _show(said, progress), DAY_S)
@@ -238,7 +242,7 @@ def _identity(
 ) -> dict[str, Any]:
     """What has to be the same for a run to be gone on with."""
     return {
-        "edgeeff": edgeeff.__version__,
+        "edgeeff": __version__,
         "model": hashlib.sha256(model.content).hexdigest(),
         "images": [sha256(folder / f"{name}.npy") for name in ("learned", "judged")],
         "labels": None if labels is None else labels.tolist(),

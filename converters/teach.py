@@ -80,6 +80,8 @@ class Request:
     clusters: int
     threads: int
     seed: int
+    pace: float = 1.0
+    """Share of the learning rates."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Training:
         self._teacher = Twin(graph, request.logits, fixed=request.fixed)
         self._twin = Twin(begun, request.logits, ranges, request.fixed, compression)
         self._twin.begin()
-        self._learned = self._twin.variables(WEIGHT_RATE, BIAS_RATE, RANGE_RATE)
+        self._learned = self._twin.variables(*(request.pace * rate for rate in (WEIGHT_RATE, BIAS_RATE, RANGE_RATE)))
         self._means = [tf.Variable(tf.zeros_like(variable)) for variable, _ in self._learned]
         self._squares = [tf.Variable(tf.zeros_like(variable)) for variable, _ in self._learned]
         self._check_twin()
