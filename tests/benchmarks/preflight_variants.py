@@ -3,8 +3,10 @@
     python tests/benchmarks/preflight_variants.py [--resolution 64] [NAME ...]
     python tests/benchmarks/preflight_variants.py --folder FOLDER
 
-Operators, and so verdicts, are the same at every resolution; so are parameters. NAME is a variant or a number (a phi).
-With a FOLDER its .tflite files are looked at as they are. Where an operator is not mapped, the exit status is 1.
+Parameters are the same at every resolution, and so are operators, but for a PAD that edgetpu-l has where sizes are even.
+NAME is a variant or a number (a phi).
+With a FOLDER its .tflite files are looked at as they are; float ones are made int8 for the Edge TPU with made-up
+ranges, which operators do not depend on, and without TensorFlow. Where an operator is not mapped, the exit status is 1.
 """
 
 from __future__ import annotations
@@ -17,8 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeeff import scaling
+from edgeeff.converters import convert, quantize
+from edgeeff.converters.edgetpu import exact
+from edgeeff.converters.graph import Graph
 from edgeeff.converters.preflight import foresee
+from edgeeff.converters.schemes import scheme
 from edgeeff.errors import ModelError
+from edgeeff.progress import Silent
 
 PHIS = ("-2", "-1", "0.5", "1.5", "2.5")
 
@@ -38,9 +45,19 @@ def made(names: list[str], resolution: int) -> Iterator[tuple[str, bytes]]:
 
 
 def found(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Read the .tflite files of a folder."""
+    """Read the .tflite files of a folder, and quantize those that compute in float."""
     for path in sorted(folder.glob("*.tflite")):
-        yield path.stem, path.read_bytes()
+        content = path.read_bytes()
+        yield path.stem, content if foresee(content).count("mapped") else quantized(path)
+
+
+def quantized(path: Path) -> bytes:
+    """Make a float file int8, each tensor from -1 to 1."""
+    model, _ = convert.float_file(convert.Source(model=path), convert.Interface(), Silent())
+    graph = Graph(model.content)
+    names = {graph.name(int(index)) for operator in graph.operators for index in operator.outputs}
+    ranges: quantize.Ranges = dict.fromkeys(names, (-1.0, 1.0)) | quantize.known_ranges(model)
+    return exact.rewrite(quantize.quantize(model, scheme("int8"), ranges, input_type="uint8", output_type="uint8"))
 
 
 def main() -> int:
