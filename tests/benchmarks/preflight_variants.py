@@ -3,10 +3,10 @@
     python tests/benchmarks/preflight_variants.py [--resolution 64] [NAME ...]
     python tests/benchmarks/preflight_variants.py --folder FOLDER
 
-Parameters are the same at every resolution, and so are operators, but for a PAD that edgetpu-l has where sizes are even.
-NAME is a variant or a number (a phi).
-With a FOLDER its .tflite files are looked at as they are; float ones are made int8 for the Edge TPU with made-up
-ranges, which operators do not depend on, and without TensorFlow. Where an operator is not mapped, the exit status is 1.
+Parameters are the same at every resolution, and so are operators, but for a PAD in edgetpu-l where sizes are even. NAME
+is a variant or a number (a phi). With a FOLDER its .tflite files are looked at as they are; float ones are made int8
+for the Edge TPU with made-up ranges, which operators do not depend on, and without TensorFlow. Where an operator is not
+mapped, the exit status is 1.
 """
 
 from __future__ import annotations
