@@ -74,8 +74,8 @@ def _conclusion(record: ConversionRecord, name: str) -> Iterator[Line]:
     )
     yield Line(
         f"It says the same best class as the float file on {same.same_top1:.0%} of {same.images} probe images, with a "
-        f"correlation of {same.correlation:.3f}: so few images show that it works; how accurate it is, tells "
-        "edgeeff evaluate."
+        f"correlation of {same.correlation:.3f}. So few images show that it works; edgeeff evaluate says how accurate "
+        "it is."
     )
     failed = [check for check in record.checks if not check.passed]
     for check in failed:

@@ -143,7 +143,9 @@ def _parts(record: ProfileRecord) -> Iterator[Part]:
         if slowed is not None
         else "The CPU was not slowed down, as far as the board tells."
     )
-    yield from part("How it was measured", lines(line.strip() for line in view.details(record)))
+    # The terminal has a line for what is a table here.
+    details = [line.strip() for line in view.details(record) if not line.startswith("  from ")]
+    yield from part("How it was measured", lines(details))
     if record.minutes:
         yield from part("Minute by minute", lines([said]), minutes)
     if record.end_to_end is not None:

@@ -189,8 +189,8 @@ class Page:
     title: str
     subtitle: str
     headline: Mark
-    against: tuple[Section, ...]
-    """The results that say no, where there are others, too."""
+    against: tuple[tuple[str, Section], ...]
+    """The results that say no with their chapters' titles, where there are others, too."""
     warnings: tuple[str, ...]
     """What holds for several sections, such as that some are emulated."""
     models: Table | None

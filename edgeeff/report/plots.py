@@ -51,6 +51,8 @@ NAME = 22
 
 def ladder(record: PickRecord, width: Width) -> str:
     """Draw accuracy against latency of a pick."""
+    from matplotlib.ticker import LogLocator
+
     colours = picking.Colours(fits=THIRD, over=QUIET, open=SECOND, front=FIRST, budget=ALARM, hollow=BACK)
 
     def paint(figure: Figure) -> None:
@@ -58,6 +60,9 @@ def ladder(record: PickRecord, width: Width) -> str:
         picking.paint(axes, record, colours)
         _above(axes, axes.get_ylabel())
         axes.set_xlabel(f"p{record.limits.percentile} of the latency, ms")
+        low, high = axes.get_xlim()
+        if high / low > (300 if width == "wide" else 8):  # as many numbers as there is room for
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high / low < 300 else (1,)))
         axes.legend(loc="lower right", frameon=False)
 
     return _svg(width, 340, paint)

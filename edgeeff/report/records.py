@@ -110,7 +110,7 @@ def build(given: Sequence[Given], *, title: str | None = None, thumbnails: Thumb
     )
     records = [one.record for one in given]
     sections = [section for chapter in chapters for section in chapter.sections]
-    against = tuple(section for section in sections if section.mark.tone == "bad")
+    against = tuple((one.title, section) for one in chapters for section in one.sections if section.mark.tone == "bad")
     days = sorted({record.created[:10] for record in records})
     period = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     count = "one record" if len(records) == 1 else f"{len(records)} records"

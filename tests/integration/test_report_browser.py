@@ -110,6 +110,17 @@ CUT = """
 """Text in plots that is cut off at their edge."""
 
 
+CROWDED = """
+(() => [...document.querySelectorAll("svg")].filter(one => one.getClientRects().length).flatMap(one => {
+  const texts = [...one.querySelectorAll("text")].map(text => [text.getBoundingClientRect(), text.textContent]);
+  return texts.flatMap(([a, x], i) => texts.slice(i + 1)
+    .filter(([b]) => Math.abs(a.top - b.top) < 1 && Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1)
+    .map(([, y]) => `${x} / ${y}`));
+}))()
+"""
+"""Text in plots that lies over other text of its line, as the numbers of an axis do."""
+
+
 def given(name: str) -> list[records.Given]:
     """Return the records of a page."""
     if name == "golden":
@@ -151,6 +162,7 @@ def test_a_page_is_sound(chromium: driver.Browser, pages: dict[str, Path], name:
     assert chromium.ask(FAINT) == []
     assert chromium.ask(SMALL) == []
     assert chromium.ask(CUT) == []
+    assert chromium.ask(CROWDED) == []
     assert chromium.ask("matchMedia('(prefers-color-scheme: dark)').matches") is dark
     background = chromium.ask("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
