@@ -9,7 +9,7 @@ PINS := .ci/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test emulated lint bench lock clean
+.PHONY: help venv demo test emulated lint docs bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,12 +32,17 @@ lint: venv ## ruff, mypy and the direction of the imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# -n and -W: a link to a page or a heading that is not there, or a page that no contents name, ends it.
+docs: venv ## build the documentation as a site in build/docs, from docs/
+	$(BIN)/python -m sphinx -q -n -W --keep-going -E docs build/docs
+	@echo 'Open build/docs/index.html'
+
 bench: venv ## print our figures beside those of the plain way, from one run
 	set -e; for script in tests/benchmarks/*.py; do $(BIN)/python -m tests.benchmarks.$$(basename $$script .py); done
 
 lock: ## choose the versions and hashes anew where pyproject.toml asks for it
 	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate \
-	  --extra host --extra lite-weights --extra plot --extra report --group test --group lint \
+	  --extra host --extra lite-weights --extra plot --extra report --group test --group lint --group docs \
 	  --custom-compile-command 'make lock' --output-file $(PINS) pyproject.toml >/dev/null
 
 clean: ## remove the environment and everything made by tools

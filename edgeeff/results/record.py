@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
 
-import edgeeff
 from edgeeff.files import sha256
+from edgeeff.version import __version__
 
 
 def _now() -> str:
@@ -61,11 +61,14 @@ class Record:
     schema: ClassVar[str]
     schema_version: ClassVar[int]
 
-    edgeeff_version: str = edgeeff.__version__
+    edgeeff_version: str = __version__
     created: str = field(default_factory=_now)
+    """When, in UTC, as ISO 8601 writes it."""
     runtime: Runtime | None
+    """What ran the model; None where nothing did."""
     device: Device
     packages: dict[str, str] = field(default_factory=dict)
+    """Versions of the installed packages that had a part in it."""
 
 
 @dataclass(frozen=True)
