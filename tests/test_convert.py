@@ -299,6 +299,7 @@ def test_the_record_is_about_the_file(model: Path) -> None:
     assert record.source == str(model)
     assert record.source_sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
     assert (record.scheme, record.weights, record.classes) == ("int8", "as in the model", 5)
+    assert record.edge_tpu is None
     assert (record.resolution, record.output) == ((8, 8), "softmax")
     session = Session(content)
     assert (record.input_contract, record.output_contract) == (session.input, session.output)
@@ -749,8 +750,7 @@ def test_the_command_says_no_too(model: Path) -> None:
     ("interface", "types"),
     [
         (Interface(), ("uint8", "uint8")),
-        (Interface(input_type="int8"), ("int8", "int8")),
-        (Interface(output_type="int8", head="logits"), ("uint8", "int8")),
+        (Interface(input_type="int8", head="logits"), ("int8", "int8")),
     ],
 )
 def test_a_file_for_the_edge_tpu_is_one_that_nothing_is_known_against(
@@ -783,10 +783,6 @@ def test_operators_that_are_left_are_named_with_what_mends_it(model: Path, monke
     assert warning.startswith("the Edge TPU may not take 1 FULLY_CONNECTED (operator 6): its weights have a scale for")
     assert "edgeeff convert --edge-tpu makes it a convolution" in warning
     assert "(known from github.com/" in warning
-
-
-def test_without_being_asked_nothing_is_said_of_the_edge_tpu(model: Path) -> None:
-    assert converted(model)[1].edge_tpu is None
 
 
 # --- Warnings ---------------------------------------------------------------------------------------------------------
