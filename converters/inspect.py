@@ -42,6 +42,7 @@ _EDGE_TPU = "it is compiled for the Edge TPU: only that device and its delegate 
 _EIGHT_BIT = frozenset({"int8", "uint8"})
 _INTEGERS = {"int32": 4, "int64": 8}
 _MOST_VALUES = 8
+_MOST_ELEMENTS = 1 << 48
 
 
 @dataclass(frozen=True)
@@ -363,7 +364,7 @@ def _buffer(buffer: Any, data: bytes) -> _Buffer:
 
 def _tensor(index: int, tensor: Any, buffers: list[_Buffer]) -> Tensor:
     shape = _ints(tensor.ShapeAsNumpy())
-    if any(dimension < 0 for dimension in shape):
+    if any(dimension < 0 for dimension in shape) or math.prod(shape) > _MOST_ELEMENTS:
         raise ValueError(f"tensor {index} has the shape {shape}")
     dtype, quantization = metadata.dtype_name(tensor.Type()), _quantization(index, tensor.Quantization())
     content, outside = buffers[tensor.Buffer()]

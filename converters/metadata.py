@@ -29,7 +29,8 @@ from edgeeff.errors import InputError, MissingExtraError, ModelError
 LABEL_FILE = "labels.txt"
 _STANDARD, _OWN = "TFLITE_METADATA", "edgeeff"
 _IDENTIFIER = b"M001"
-_MAX_LABEL_BYTES = 16 << 20
+_MAX_LABEL_BYTES = 4 << 20
+_MAX_CHANNELS = 1 << 16
 
 # What the generated flatbuffer reader and zipfile raise on bytes that are not what they should be.
 DAMAGE = (struct.error, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError)
@@ -507,6 +508,8 @@ def _contract(image: _Table, root: Any) -> InputContract | None:
     units = (unit for unit in image.tables(_Tensor.PROCESS_UNITS) if unit.byte(_Unit.TYPE) == _Unit.NORMALIZATION)
     options = next((unit.table(_Unit.OPTIONS) for unit in units), None)
     _, height, width, channels = shape
+    if not 0 <= channels <= _MAX_CHANNELS:
+        raise ValueError(f"an image of {channels} channels")
     dtype = dtype_name(tensor.Type())
     if options is None:
         # An 8-bit input takes pixels as they are; what a float input wants cannot be guessed.

@@ -434,6 +434,15 @@ def test_a_truncated_file_is_damaged(tmp_path: Path, keep: float) -> None:
         inspect(save(tmp_path, content[: int(len(content) * keep)]))
 
 
+@pytest.mark.parametrize("shape", [[2**31 - 1] * 40, [-1, 8]])
+def test_shapes_that_no_tensor_has_are_damage(shape: list[int]) -> None:
+    # Products of such numbers are no longer floating-point numbers, which times and shares are.
+    graph = Graph(tiny.classifier())
+    graph.tensor(graph.inputs[0]).shape = np.array(shape, np.int32)
+    with pytest.raises(ModelError, match="damaged"):
+        module.parse(graph.content())
+
+
 def test_indices_that_point_nowhere_are_damage(tmp_path: Path) -> None:
     graph = Graph(tiny.classifier())
     graph.operators[3].inputs[1] = 999

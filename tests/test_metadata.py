@@ -279,7 +279,7 @@ def test_a_swollen_label_file_is_not_unpacked(embedded: bytes) -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("labels.txt", b"a\n" * (9 << 20))
-    with pytest.raises(ModelError, match="has 18874368 bytes; at most 16777216 are read"):
+    with pytest.raises(ModelError, match="has 18874368 bytes; at most 4194304 are read"):
         metadata.read(embedded[:start] + stream.getvalue())
 
 
@@ -389,6 +389,15 @@ def test_another_tools_metadata_is_read(shared: Path) -> None:
     assert (len(read.labels), read.labels[0]) == (1001, "background")
     assert read.contract == InputContract(128, 128, 3, "uint8", (127.5,) * 3, (127.5,) * 3)
     assert read.provenance is None
+
+
+@pytest.mark.parametrize("channels", [-1, 11_403_264, 2**31 - 1])
+def test_channels_that_no_image_has_are_damage(plain: bytes, channels: int) -> None:
+    # One value stands for all of them: 2**31 copies would be 17 GB.
+    graph = Graph(embed(plain, labels=None))
+    graph.tensor(graph.inputs[0]).shape = np.array([1, 8, 8, channels], np.int32)
+    with pytest.raises(ModelError, match="metadata is damaged"):
+        metadata.read(graph.content())
 
 
 def test_vectors_longer_than_the_file_are_damage(embedded: bytes) -> None:
