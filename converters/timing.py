@@ -165,7 +165,7 @@ def board(name: str) -> Target:
     if target.facts is not None and target.facts.accelerator is not None:
         raise InputError(
             f"'{name}' has an accelerator, {target.facts.accelerator}, which runs full int8 only: convert with "
-            "--scheme int8, without a goal"
+            "--edge-tpu, without a goal or --target"
         )
     _ = target.address
     return target

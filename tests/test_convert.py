@@ -657,7 +657,7 @@ def known(explored: mixed.Exploration, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"scheme": "int8", "goal": Goal(max_drop=1.0)}, "--scheme int8 has no precisions to mix for a goal"),
         ({"goal": Goal()}, "say what mixed precision has to reach"),
         ({"target": "pi4"}, "--target is where the latencies for a goal are measured"),
-        ({"goal": Goal(max_drop=1.0), "target": "stick"}, "full int8 only: convert with --scheme int8, without a goal"),
+        ({"goal": Goal(max_drop=1.0), "target": "stick"}, "full int8 only: convert with --edge-tpu, without a goal"),
         ({"goal": Goal(max_drop=1.0), "target": "coral-dev-board"}, "Edge TPU"),
         ({"goal": Goal(max_drop=1.0), "target": "pi9"}, "unknown target 'pi9': did you mean pi4"),
         ({"goal": Goal(max_drop=1.0), "target": "raspberry-pi-5"}, "not one that it can reach"),

@@ -157,7 +157,7 @@ def own(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize("name", ["desk", "coral-dev-board", "coral-usb-on-pi"])
 def test_an_edge_tpu_gets_full_int8_only(name: str) -> None:
-    with pytest.raises(InputError, match=r"an accelerator, Edge TPU .*full int8 only: convert with --scheme int8"):
+    with pytest.raises(InputError, match=r"an accelerator, Edge TPU .*full int8 only: convert with --edge-tpu"):
         timing.board(name)
 
 
