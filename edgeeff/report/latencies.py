@@ -54,6 +54,7 @@ def overview(records: Sequence[ProfileRecord]) -> Iterator[Part]:
         group = [record for record in records if record.device.emulated is emulated]
         if not group:
             continue
+        label = f" ({NOT_REAL})" if emulated else ""
         mixed = any(record.device.emulated is not emulated for record in records)
         alone = "Measured" if mixed else "Side by side" if len(group) > 1 else "In figures"
         fleet = [line for summary in figures.fleet(_boards(group)) for line in view.fleet_lines(summary)]
@@ -62,14 +63,14 @@ def overview(records: Sequence[ProfileRecord]) -> Iterator[Part]:
             lines(fleet),
             Plot(
                 "Latency of one inference: a line from the fastest run to p99 (p90 where runs are few), a dot for the "
-                "p50 with its 95 % interval as a band, a bar for p90; what is not valid is grey",
+                f"p50 with its 95 % interval as a band, a bar for p90; what is not valid is grey{label}",
                 f"{len(group)} measurements; the table below has their figures.",
                 partial(plots.latencies, group[:ROWS]),
             ),
-            _latencies(group),
+            _latencies(group, label),
             terminal.from_table(
                 view.starts(group),
-                "What happens once, in ms, and the memory of the process, in MB",
+                f"What happens once, in ms, and the memory of the process, in MB{label}",
                 note="Import is the runtime's, load reads the file and prepares it, first is the first inference.",
             ),
         )
@@ -139,9 +140,9 @@ def _parts(record: ProfileRecord) -> Iterator[Part]:
         partial(plots.minutes, record),
     )
     said = (
-        f"The CPU was slowed down after {slowed:.0f} s: what comes after is the board's pace in the long run."
+        f"It was slowed down after {slowed:.0f} s: what comes after is the board's pace in the long run."
         if slowed is not None
-        else "The CPU was not slowed down, as far as the board tells."
+        else "It was not slowed down, as far as the board tells."
     )
     # The terminal has a line for what is a table here.
     details = [line.strip() for line in view.details(record) if not line.startswith("  from ")]
@@ -158,8 +159,8 @@ def _parts(record: ProfileRecord) -> Iterator[Part]:
         yield from part("The board meanwhile", Facts(facts) if facts else None, folded=True)
 
 
-def _latencies(records: Sequence[ProfileRecord]) -> Table | None:
-    found = terminal.from_table(view.latencies(records), "Latency of one inference, in ms", brief=True)
+def _latencies(records: Sequence[ProfileRecord], label: str) -> Table | None:
+    found = terminal.from_table(view.latencies(records), f"Latency of one inference, in ms{label}", brief=True)
     if found is None:
         return None
     # The terminal has verdicts below; here each stands beside its figures.
