@@ -17,7 +17,6 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-import edgeeff
 from edgeeff import results, scaling, weights
 from edgeeff.calibration import images, synthetic
 from edgeeff.calibration.ranges import RULES, Rule
@@ -61,6 +60,7 @@ from edgeeff.results import (
     ModelFile,
     Recovery,
 )
+from edgeeff.version import __version__
 
 DEFAULT_SAMPLES = 128
 PROBES = 16
@@ -271,7 +271,7 @@ def convert(
         labels=labels,
         contract=metadata.InputContract(height, width, 3, input_type),
         provenance={
-            "edgeeff": edgeeff.__version__,
+            "edgeeff": __version__,
             # Names without folders: the file goes to others.
             "source": source.name if source.model is None else source.model.resolve().name,
             "weights": Path(_weights(source)).name,

@@ -149,7 +149,7 @@ Watch = Callable[[str, "Case | None", Event], None]
 number, of how many), cooling, measured, failed, finished."""
 
 
-def _unwatched(_target: str, _case: Case | None, _event: Event) -> None:
+def unwatched(_target: str, _case: Case | None, _event: Event) -> None:
     """Watch nothing."""
 
 
@@ -216,7 +216,7 @@ async def measure_all(
     *,
     output: Path | None = None,
     resume: bool = False,
-    watch: Watch = _unwatched,
+    watch: Watch = unwatched,
     connect: Connect | None = None,
     at_once: int = AT_ONCE,
     device: Device | None = None,

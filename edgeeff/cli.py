@@ -6,33 +6,45 @@ A command's code is imported when it runs: `edgeeff --help` costs what click cos
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from edgeeff import __version__
 from edgeeff.cli_calibrate import calibrate, diagnose
 from edgeeff.cli_compile import compile_command
 from edgeeff.cli_devices import devices
+from edgeeff.cli_doctor import doctor
 from edgeeff.cli_evaluate import compare, evaluate
 from edgeeff.cli_pick import pick, predict
 from edgeeff.cli_profile import profile
 from edgeeff.cli_report import report
-from edgeeff.command import common, console, print_json, value_range
-from edgeeff.errors import GateError, InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from edgeeff.converters.qat import Finetune
-    from edgeeff.results import Goal
+from edgeeff.command import common, console, print_json
+from edgeeff.completion import schemes as scheme_names
+from edgeeff.completion import targets
+from edgeeff.completion import variants as variant_names
+from edgeeff.errors import GateError
 
 PATH = click.Path(path_type=Path)
 CONTEXT: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 
 
+def _version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked:
+        from edgeeff import version
+
+        click.echo(version.line())
+        context.exit()
+
+
 @click.group(context_settings=CONTEXT)
-@click.version_option(__version__, prog_name="edgeeff")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Say which edgeeff, Python, runtime and TensorFlow are installed.",
+)
 def main() -> None:
     """Put EfficientNets on Raspberry Pi and Coral: size, convert, verify, measure.
 
@@ -126,7 +138,10 @@ def variants(family: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.option(
-    "--variant", metavar="NAME", help="A named variant, e.g. b2, v2-s, lite0, edgetpu-m (`edgeeff variants`)."
+    "--variant",
+    metavar="NAME",
+    shell_complete=variant_names,
+    help="A named variant, e.g. b2, v2-s, lite0, edgetpu-m (`edgeeff variants`).",
 )
 @click.option("--phi", type=float, help="Any compound coefficient from -3 to 7.")
 @click.option("--model", type=PATH, help="Your own .keras, .h5, SavedModel folder, or float .tflite.")
@@ -141,6 +156,7 @@ def variants(family: str | None, as_json: bool) -> None:
 )
 @click.option(
     "--scheme",
+    shell_complete=scheme_names,
     help="float32, float16, dynamic, weight-only, int8, int16x8 or mixed (`edgeeff schemes`).  "
     "[default: int8, with a goal mixed]",
 )
@@ -163,6 +179,7 @@ def variants(family: str | None, as_json: bool) -> None:
 @click.option(
     "--target",
     metavar="NAME",
+    shell_complete=targets,
     help="Where the latencies for a goal are measured (`edgeeff devices list`).  [default: local]",
 )
 @click.option(
@@ -304,33 +321,40 @@ def convert(
       edgeeff convert --model my.keras --finetune photos/
       edgeeff convert --model my.keras --calibration photos/ --min-agreement 94 --max-latency 30ms --target pi4
     """
-    from edgeeff.converters import convert as conversion
-    from edgeeff.progress import Bars
+    from edgeeff import api
 
-    source = conversion.Source(
-        variant=variant, phi=phi, model=model, weights=weights, classes=classes, resolution=resolution
-    )
-    interface = conversion.Interface(
+    record = api.convert(
+        variant=variant,
+        phi=phi,
+        model=model,
+        weights=weights,
+        classes=classes,
+        resolution=resolution,
+        scheme=scheme,
+        min_agreement=min_agreement,
+        max_drop=max_drop,
+        max_latency=max_latency,
+        target=target,
+        edge_tpu=edge_tpu,
+        finetune=finetune,
+        steps=steps,
+        learn_labels=learn_labels,
+        prune=prune,
+        cluster=cluster,
+        calibration=calibration,
+        samples=samples,
+        calibrator=calibrator,
+        effort=effort,
+        seed=seed,
         input_type=input_type,
         output_type=output_type,
-        head=None if logits is None else "logits" if logits else "softmax",
-        input_range=value_range(input_range),
+        logits=logits,
         labels=labels,
+        input_range=input_range,
+        threads=threads,
+        output=output,
+        progress=True,
     )
-    with Bars() as bars:
-        record = conversion.convert(
-            source,
-            scheme=scheme,
-            goal=_goal(min_agreement, max_drop, max_latency),
-            target=target,
-            edge_tpu=edge_tpu,
-            finetune=_finetune(finetune, steps, prune, cluster, learn_labels=learn_labels),
-            calibration=conversion.Calibration(calibration, samples, seed, calibrator, effort),
-            interface=interface,
-            output=output,
-            threads=threads,
-            progress=bars,
-        )
     if as_json:
         print_json(record)
     else:
@@ -429,38 +453,6 @@ def schemes(as_json: bool) -> None:
     console().print(table)
 
 
-def _goal(min_agreement: str | None, max_drop: float | None, max_latency: str | None) -> Goal | None:
-    """Read what mixed precision has to reach; None where nothing was asked."""
-    from edgeeff import quantities
-    from edgeeff.results import Goal
-
-    if (min_agreement, max_drop, max_latency) == (None, None, None):
-        return None
-    share = None if min_agreement is None else quantities.percent("--min-agreement", min_agreement, "98") / 100
-    ratio, seconds = (None, None) if max_latency is None else quantities.ratio_or_seconds("--max-latency", max_latency)
-    return Goal(min_agreement=share, max_drop=max_drop, max_latency=ratio, max_latency_s=seconds)
-
-
-def _finetune(
-    folder: Path | None, steps: int | None, prune: float | None, cluster: int | None, *, learn_labels: bool
-) -> Finetune | None:
-    """Read what to fine-tune with; None where nobody asked for it."""
-    if folder is None:
-        if steps is not None or prune or cluster or learn_labels:
-            raise InputError("--steps, --learn-labels, --prune and --cluster are for training: give --finetune DIR")
-        return None
-    from edgeeff.converters import qat
-    from edgeeff.evaluation import dataset, labels
-
-    def told(classes: int, names: Sequence[str] | None) -> dict[str, int]:
-        data = dataset.open_dataset(folder)
-        return dict(zip(data.names, labels.map_classes(data, classes, names).indices, strict=True))
-
-    return qat.Finetune(
-        folder, steps or qat.DEFAULT_STEPS, told if learn_labels else None, sparsity=prune or 0.0, clusters=cluster or 0
-    )
-
-
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
@@ -470,6 +462,7 @@ main.add_command(compare)
 main.add_command(compile_command)
 main.add_command(devices)
 main.add_command(diagnose)
+main.add_command(doctor)
 main.add_command(evaluate)
 main.add_command(pick)
 main.add_command(predict)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import click
 
-from edgeeff.command import common, console, print_json, value_range
+from edgeeff.command import common, console, print_json
+from edgeeff.completion import variants
 from edgeeff.errors import GateError, InputError
+from edgeeff.quantities import value_range
 
 PATH = click.Path(path_type=Path)
 
@@ -27,7 +29,12 @@ PATH = click.Path(path_type=Path)
     metavar="FILE",
     help="The network to calibrate: .keras, .h5, SavedModel, float .tflite, or a conversion's .json.",
 )
-@click.option("--variant", metavar="NAME", help="The same, by name: b0..b7, v2-b0..v2-l, lite0..lite4, edgetpu-s/m/l.")
+@click.option(
+    "--variant",
+    metavar="NAME",
+    shell_complete=variants,
+    help="The same, by name: b0..b7, v2-b0..v2-l, lite0..lite4, edgetpu-s/m/l.",
+)
 @click.option("--weights", metavar="imagenet|none|FILE", help="Weights of a variant.  [default: imagenet]")
 @click.option("--labels", type=PATH, metavar="FILE", help="Class names, one a line.  [default: the network's own]")
 @click.option(

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeeff.command import common, console, print_json, value_range
-from edgeeff.errors import GateError, InputError
+from edgeeff.command import common, console, print_json
+from edgeeff.completion import targets
+from edgeeff.errors import GateError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeeff.evaluation.gates import Gates
     from edgeeff.results import EvaluationRecord
 
 PATH = click.Path(path_type=Path)
@@ -54,7 +54,9 @@ FRACTION = "FRACTION"
     help="What black and white are for a file that does not say, e.g. 0,1 or -1,1.",
 )
 @click.option("--restrict", is_flag=True, help="Count only classes that have an image as answers.")
-@click.option("--target", metavar="NAME", help="The board that runs the models; the baseline runs here.")
+@click.option(
+    "--target", metavar="NAME", shell_complete=targets, help="The board that runs the models; the baseline runs here."
+)
 @click.option(
     "--delegate",
     type=click.Choice(["auto", "xnnpack", "none", "edgetpu"]),
@@ -118,7 +120,7 @@ def evaluate(
     baseline: Path,
     data: Path,
     labels: Path | None,
-    crop: str,
+    crop: Any,
     input_range: str | None,
     restrict: bool,
     target: str | None,
@@ -137,7 +139,7 @@ def evaluate(
     resume: bool,
     as_json: bool,
     min_class_recall: tuple[str, ...],
-    **limits: str | None,
+    **limits: Any,
 ) -> None:
     """Judge quantized models against the float baseline.
 
@@ -152,37 +154,40 @@ def evaluate(
       edgeeff evaluate b0_int8.tflite --baseline b0.keras --data val/ --target pi4 --min-class-recall cat=0.9
       edgeeff evaluate b0_int8.tflite --baseline b0_float32.tflite --data photos/ --min-agreement 95%
     """
-    from edgeeff.devices import targets
-    from edgeeff.evaluation import engine, gates, view
+    from edgeeff import api
+    from edgeeff.evaluation import gates, view
     from edgeeff.evaluation import junit as junit_xml
     from edgeeff.files import check_writable, write_atomic
-    from edgeeff.progress import Bars
 
-    asked = gates.merge(_from_file(gates_file), gates.parse(min_class_recall=min_class_recall, **limits))
-    plan = engine.Plan(
-        models=models,
+    if junit is not None:
+        check_writable(junit, option="--junit")
+    if gates_file is None and gates.in_project(project := Path(gates.PROJECT)):
+        gates_file = project
+    records = api.evaluate(
+        *models,
         baseline=baseline,
         data=data,
         labels=labels,
         crop=crop,
-        input_range=value_range(input_range),
+        input_range=input_range,
         restrict=restrict,
+        target=target or "local",
+        delegate=delegate,
         batch=batch,
         workers=workers,
         threads=threads,
         scheduler=scheduler,
-        delegate=delegate,
-        max_unreadable=max_unreadable / 100,
+        max_unreadable=max_unreadable,
         train=train,
-        train_accuracy=gates.fraction("--train-accuracy", train_accuracy),
-        gates=asked,
+        train_accuracy=train_accuracy,
+        gates=gates_file,
+        min_class_recall=min_class_recall,
         seed=seed,
+        output=output,
+        resume=resume,
+        progress=True,
+        **limits,
     )
-    if junit is not None:
-        check_writable(junit, option="--junit")
-    board = targets.LOCAL if target is None else targets.find(target)
-    with Bars() as bars:
-        records = engine.evaluate(plan, target=board, output=output, resume=resume, progress=bars)
     if junit is not None:
         write_atomic(junit, junit_xml.to_junit(records), option="--junit")
     if as_json:
@@ -207,31 +212,16 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
     Example:
       edgeeff compare b0_int8.local.evaluation.json b0_mixed.local.evaluation.json
     """
-    from edgeeff.evaluation import compare as comparing
+    from edgeeff import api
     from edgeeff.evaluation import view
+    from edgeeff.results import EvaluationRecord
 
-    comparison = comparing.compare(_evaluation(first), _evaluation(second))
+    before, after = (api.read_record(path, EvaluationRecord) for path in (first, second))
+    comparison = api.compare(before, after)
     if as_json:
         print_json({"comparison": comparison})
         return
     view.render_comparison(comparison, console())
-
-
-def _evaluation(path: Path) -> EvaluationRecord:
-    from edgeeff.results import EvaluationRecord, read_record
-
-    record = read_record(path)
-    if not isinstance(record, EvaluationRecord):
-        raise InputError(f"{path} is a record of {record.schema}; compare takes two that edgeeff evaluate wrote")
-    return record
-
-
-def _from_file(path: Path | None) -> Gates:
-    from edgeeff.evaluation import gates
-
-    if path is not None:
-        return gates.from_file(path)
-    return gates.from_project(Path("pyproject.toml"))
 
 
 def _require(records: Sequence[EvaluationRecord]) -> None:

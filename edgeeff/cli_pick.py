@@ -5,20 +5,15 @@ Like the other commands they import their code when they run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from edgeeff.command import Command, common, console, print_json
+from edgeeff.completion import schemes, targets
 from edgeeff.errors import GateError, InputError
-
-if TYPE_CHECKING:
-    from edgeeff.devices.profile import Watch
-    from edgeeff.picking.measure import Bench
-    from edgeeff.progress import Progress
 
 PATH = click.Path(path_type=Path)
 DURATION, SIZE = "DURATION", "SIZE"
@@ -47,6 +42,7 @@ def records_option(text: str) -> Callable[[Command], Command]:
     "names",
     multiple=True,
     metavar="NAME",
+    shell_complete=targets,
     help="Where to measure (`edgeeff devices list`), or recorded:NAME; of several the slowest decides.  "
     "[default: local]",
 )
@@ -58,7 +54,9 @@ def records_option(text: str) -> Callable[[Command], Command]:
     help="Which networks; edgetpu is EfficientNet-EdgeTPU, on a CPU; phi is B0 scaled by any phi from -3 to 7, in "
     "steps of 0.1.",
 )
-@click.option("--scheme", default="int8", show_default=True, help="float32, float16, weight-only or int8.")
+@click.option(
+    "--scheme", shell_complete=schemes, default="int8", show_default=True, help="float32, float16, weight-only or int8."
+)
 @percentile_option("90", "Percentile of the latency that has to be within the budget.")
 @THREADS
 @click.option("--resolution", type=click.IntRange(32), metavar="PIXELS", help="One resolution for all.  [default: own]")
@@ -89,7 +87,7 @@ def records_option(text: str) -> Callable[[Command], Command]:
 def pick(
     budget: str,
     names: tuple[str, ...],
-    family: str,
+    family: Any,
     scheme: str,
     percentile: str,
     threads: int | None,
@@ -122,12 +120,10 @@ def pick(
       edgeeff pick --budget 12ms --family phi --scheme float32 --percentile 50
       edgeeff pick --budget 60ms --target pi4 --target pi5 --min-top1 78 --json
     """
-    from edgeeff import quantities
-    from edgeeff.files import check_writable, make_folder, write_atomic
-    from edgeeff.picking import pick as picking
+    from edgeeff import api
+    from edgeeff.files import check_writable, write_atomic
     from edgeeff.picking import plot as plotting
     from edgeeff.picking import view
-    from edgeeff.results import PickLimits, to_json
 
     if delegate is not None:
         raise InputError(
@@ -136,40 +132,28 @@ def pick(
             "figures with --target recorded:NAME. What an int8 file may take there, before it is compiled, is "
             "estimated by edgeeff inspect FILE --edge-tpu"
         )
-    limits = PickLimits(
-        budget_s=quantities.seconds("--budget", budget),
-        percentile=int(percentile),
-        end_to_end=image is not None,
-        max_memory_bytes=None if max_memory is None else quantities.size("--max-memory", max_memory),
-        max_size_bytes=None if max_size is None else quantities.size("--max-size", max_size),
-        min_top1=None if min_top1 is None else quantities.percent("--min-top1", min_top1, "78"),
-    )
-    if quick and percentile == "99":
-        raise InputError("--quick measures too few runs for --percentile 99; take 90, or leave --quick away")
-    if image is not None and percentile == "99":
-        raise InputError("--end-to-end runs too few images for --percentile 99; take 90")
     if plot is not None:
         plotting.check(plot)
         check_writable(plot, option="--plot")
-    request = picking.Request(
+    record = api.pick(
+        budget,
+        target=names or "local",
         family=family,
-        limits=limits,
         scheme=scheme,
-        names=names or ("local",),
+        percentile=int(percentile),
         threads=threads,
         resolution=resolution,
-        image=image,
-        output=output,
+        max_memory=max_memory,
+        max_size=max_size,
+        min_top1=min_top1,
+        end_to_end=image,
         records=records,
         models=models,
         quick=quick,
         fresh=fresh,
+        output=output,
+        progress=True,
     )
-    record = picking.run(request, _show)
-    if any(not name.startswith("recorded:") for name in record.targets):
-        name = f"{family}_{scheme}.{'+'.join(record.targets).replace(':', '-')}.pick.json"
-        make_folder(output)
-        write_atomic(output / name, to_json(record).encode("utf-8"))
     if plot is not None:
         write_atomic(plot, plotting.draw(record, plot.suffix.lower()[1:]), option="--plot")
     if as_json:
@@ -188,6 +172,7 @@ def pick(
     default="local",
     show_default=True,
     metavar="NAME",
+    shell_complete=targets,
     help="The board to predict for (`edgeeff devices list`), or recorded:NAME.",
 )
 @records_option("Folder with records of edgeeff profile or edgeeff pick.")
@@ -206,29 +191,11 @@ def predict(file: Path, name: str, records: Path | None, percentile: str, thread
       edgeeff predict b2_int8.tflite --records edgeeff-pick
       edgeeff predict b2_int8.tflite --target raspberry-pi-5 --threads 4 --json
     """
-    from edgeeff.picking import predict as predicting
+    from edgeeff import api
     from edgeeff.picking import view
 
-    record = predicting.predict(file, name, folder=records, percentile=int(percentile), threads=threads)
+    record = api.predict(file, target=name, records=records, percentile=int(percentile), threads=threads)
     if as_json:
         print_json(record)
         return
     view.render_prediction(record, console())
-
-
-def _show(bench: Bench) -> None:
-    """Let the bench show on standard error what it does."""
-    from edgeeff.devices.profile_view import Live
-    from edgeeff.progress import Bars
-
-    @contextmanager
-    def watching() -> Iterator[Watch]:
-        with Live() as live:
-            yield live.watch
-
-    @contextmanager
-    def converting(_name: str) -> Iterator[Progress | None]:
-        with Bars() as bars:
-            yield bars
-
-    bench.watching, bench.converting = watching, converting

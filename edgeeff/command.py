@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgeeff.errors import EdgeeffError, InputError
+from edgeeff.errors import EdgeeffError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,16 +79,3 @@ def print_json(value: Any) -> None:
     from edgeeff.results import to_json
 
     click.echo(to_json(value).encode("utf-8"), nl=False)
-
-
-def value_range(text: str | None) -> tuple[float, float] | None:
-    """Read what --input-range says, LOW,HIGH; raises InputError for anything else."""
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--input-range '{text}' is not LOW,HIGH; for example --input-range=-1,1") from None
-    if not low < high:
-        raise InputError(f"--input-range '{text}': {low:g} is not below {high:g}; black comes first")
-    return low, high

@@ -31,6 +31,11 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 
+def install_command(extra: str = "") -> str:
+    """Return what installs an extra, several with commas between them, or edgeeff itself."""
+    return f"python -m pip install 'edgeeff[{extra}]'" if extra else "python -m pip install --upgrade edgeeff"
+
+
 class EdgeeffError(Exception):
     """Base of every error that edgeeff raises on purpose."""
 
@@ -130,7 +135,7 @@ class MissingExtraError(EdgeeffError):
     exit_code: ClassVar[int] = 4
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed; install it with: python -m pip install 'edgeeff[{extra}]'")
+        super().__init__(f"{what} is not installed; install it with: {install_command(extra)}")
         self.extra = extra
 
 

@@ -11,8 +11,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import edgeeff
 from edgeeff.errors import OutputError
+from edgeeff.version import __version__
 
 _REASONS = {
     errno.ENOSPC: "no space is left there; free some or choose another place with {option}",
@@ -97,7 +97,7 @@ def cache_folder(kind: str) -> Path:
     """
     own = os.environ.get("EDGEEFF_CACHE")
     base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeeff"
-    return base / kind / edgeeff.__version__
+    return base / kind / __version__
 
 
 def _target(path: Path) -> Path:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
-from edgeeff import __version__, cli, scaling
-from edgeeff.command import value_range
+from edgeeff import __version__, cli, scaling, version
 from edgeeff.converters.schemes import SCHEMES
 from edgeeff.errors import DeviceError, GateError, InputError, MissingExtraError
+from edgeeff.quantities import value_range
 from edgeeff.scaling import VARIANTS
 
 Golden = Callable[[str, str], None]
@@ -121,8 +125,67 @@ def test_the_help_of_convert_lists_every_scheme() -> None:
     assert words[: len(SCHEMES)] == list(SCHEMES)
 
 
-def test_the_version_is_said() -> None:
-    assert edgeeff("--version").stdout == f"edgeeff, version {__version__}\n"
+def test_the_versions_that_matter_are_said_without_importing_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = edgeeff("--version").stdout
+    assert said.startswith(f"edgeeff {__version__}, Python {platform.python_version()}, ")
+    assert said.count("\n") == 1
+    installed = {"tflite-runtime": "2.14.0", "tensorflow": "2.21.0"}
+
+    def version_of(name: str) -> str:
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(metadata, "version", version_of)
+    assert version.line().endswith(", tflite-runtime 2.14.0, TensorFlow 2.21.0")
+    installed.clear()
+    assert version.line().endswith(", no runtime, no TensorFlow")
+
+
+# --- Completion -------------------------------------------------------------------------------------------------------
+
+
+def proposed(*words: str, incomplete: str) -> list[str]:
+    """What a shell proposes behind these words."""
+    completion = ShellComplete(cli.main, {}, "edgeeff", "_EDGEEFF_COMPLETE")
+    return [item.value for item in completion.get_completions(list(words), incomplete)]
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "expected"),
+    [
+        ((), "dev", ["devices"]),
+        (("convert", "--variant"), "edgetpu-", ["edgetpu-s", "edgetpu-m", "edgetpu-l"]),
+        (("calibrate", "photos", "--variant"), "lite4", ["lite4"]),
+        (("convert", "--scheme"), "float", ["float32", "float16"]),
+        (("pick", "--scheme"), "int", ["int8", "int16x8"]),
+        (("convert", "--effort"), "", ["quick", "standard", "thorough"]),
+        (("doctor",), "co", ["compare", "compile", "convert"]),
+        (("convert", "--variant"), "resnet", []),
+    ],
+)
+def test_names_are_completed(words: tuple[str, ...], incomplete: str, expected: list[str]) -> None:
+    assert proposed(*words, incomplete=incomplete) == expected
+
+
+@pytest.mark.parametrize("command", ["convert", "evaluate", "pick", "predict", "profile"])
+def test_targets_that_can_be_measured_on_are_completed(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEEFF_CONFIG", str(tmp_path))
+    (tmp_path / "targets.toml").write_text('[lab4]\nurl = "ssh://pi@lab4"\n[shed]\nurl = "ssh://pi@shed"\n')
+    assert proposed(command, "--target", incomplete="l") == ["local", "lab4"]
+    (tmp_path / "targets.toml").write_text("no toml")
+    assert proposed(command, "--target", incomplete="") == ["local"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_told_how_to_complete(shell: str) -> None:
+    if shell == "bash" and shutil.which("bash") is None:
+        pytest.skip("click asks bash itself for its version, and there is none")
+    told = edgeeff(_EDGEEFF_COMPLETE=f"{shell}_source")
+    assert told.returncode == 0, told.stderr
+    assert f"_EDGEEFF_COMPLETE={shell}_complete" in told.stdout
 
 
 def test_nothing_heavy_is_loaded_for_help() -> None:

@@ -17,7 +17,7 @@ from edgeeff.evaluation.gates import (
     check,
     fraction,
     from_file,
-    from_project,
+    in_project,
     judge,
     macro_bound,
     merge,
@@ -140,14 +140,15 @@ def test_a_pyproject_without_gates_is_refused(tmp_path: Path, text: str) -> None
 
 def test_a_project_need_not_ask_for_anything(tmp_path: Path) -> None:
     path = tmp_path / "pyproject.toml"
-    assert from_project(path) == Gates()
+    assert not in_project(path)
     path.write_text("[tool.edgeeff]\n", "utf-8")
-    assert from_project(path) == Gates()
+    assert not in_project(path)
     path.write_text("[tool.edgeeff.gates]\nmax-drop = 2\n", "utf-8")
-    assert from_project(path) == Gates(max_drop=0.02)
-    path.write_text("[tool.edgeeff.gates]\nmax-drip = 2\n", "utf-8")
-    with pytest.raises(UnknownNameError, match="max-drip"):
-        from_project(path)
+    assert in_project(path)
+    assert from_file(path) == Gates(max_drop=0.02)
+    path.write_text("[tool.edgeeff.gates\n", "utf-8")
+    with pytest.raises(InputError, match="is no TOML"):
+        in_project(path)
 
 
 def test_shares_of_other_options_are_written_the_same() -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import edgeeff
 from edgeeff.converters import float_model, inspect, metadata, preprocessing
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.trace import Request, Traced
@@ -24,6 +23,7 @@ from edgeeff.errors import ModelError, OutputError, RecordError
 from edgeeff.files import cache_folder, sha256, write_atomic
 from edgeeff.progress import Progress
 from edgeeff.results import CalibrationUse, ConversionRecord, ModelFile, Preprocessing, TensorContract, read_record
+from edgeeff.version import __version__
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 PIXELS = 256
@@ -277,7 +277,7 @@ def _float_tflite(path: Path, progress: Progress, input_range: tuple[float, floa
         description=f"Image classifier with {model.classes} classes, float32, converted by edgeeff",
         labels=None,
         contract=metadata.InputContract(height, width, 3, "float32"),
-        provenance={"edgeeff": edgeeff.__version__, "source": path.resolve().name, "head": model.head},
+        provenance={"edgeeff": __version__, "source": path.resolve().name, "head": model.head},
     )
 
 

@@ -66,7 +66,7 @@ NAMES = tuple(one.name.replace("_", "-") for one in fields(Gates))
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
-def parse(*, min_class_recall: Sequence[str] = (), **options: str | None) -> Gates:
+def parse(*, min_class_recall: Sequence[str] = (), **options: str | float | None) -> Gates:
     """Return the gates that options ask for, given as the user wrote them, by the names of the fields of `Gates`.
 
     Raises InputError for what is no number, or none that the gate can have.
@@ -107,14 +107,12 @@ def from_file(path: Path) -> Gates:
     return Gates(**_values(_known(document, where), where))
 
 
-def from_project(path: Path) -> Gates:
-    """Read gates from a pyproject.toml that need not ask for any, nor be there; raises what `from_file` raises."""
-    if not path.is_file() or _of_project(_document(path)) is None:
-        return Gates()
-    return from_file(path)
+def in_project(path: Path) -> bool:
+    """Say whether a pyproject.toml, which need not be there, has gates; raises InputError when it cannot be read."""
+    return path.is_file() and _of_project(_document(path)) is not None
 
 
-def fraction(option: str, text: str | None) -> float | None:
+def fraction(option: str, text: str | float | None) -> float | None:
     """Return a share that the user wrote as 0.9 or 90%, as a fraction; raises InputError, naming the option."""
     return None if text is None else _limit("", text, option)
 

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import time
 import warnings
 from collections import deque
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 from edgeeff.errors import DeviceError, InputError, MissingExtraError, UnreachableError
@@ -223,9 +225,12 @@ class _Pool(ProcessPoolExecutor):
         # A process begins here and inherits what is blocked. To ignore the signal once it runs would be too late: it
         # imports for half a second first. One that comes now is raised when it is let through again.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # It would also run the script again that calls us, unless that has a guard, and needs nothing of it.
+        script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:
             return super().submit(fn, *args, **kwargs)
         finally:
+            sys.modules["__main__"] = script
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -42,10 +42,6 @@ Converting = Callable[[str], AbstractContextManager[Progress | None]]
 """Shows a conversion of a file of that name."""
 
 
-def _unwatched(_target: str, _case: object, _event: object) -> None:
-    """Watch nothing."""
-
-
 @dataclass
 class Bench:
     """The boards of a fleet, and how to measure on them."""
@@ -63,7 +59,7 @@ class Bench:
     """Other protocols than the usual ones, by effort."""
     fresh: bool = False
     """Leave aside what was measured before."""
-    watching: Callable[[], AbstractContextManager[Watch]] = lambda: nullcontext(_unwatched)
+    watching: Callable[[], AbstractContextManager[Watch]] = lambda: nullcontext(profile.unwatched)
     converting: Converting = lambda _name: nullcontext(None)
     connect: Connect | None = None
     devices: dict[str, tuple[Device, Runtime | None]] = field(default_factory=dict)

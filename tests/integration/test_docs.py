@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import tiny
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -22,6 +24,7 @@ LINK = re.compile(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 # Training takes long and its weights are elsewhere: what is put in its place, for a test that is not run by default.
 LIGHTER = {"own-model.md": {'weights="imagenet"': "weights=None", "SIZE, CLASSES = 224": "SIZE, CLASSES = 32"}}
+RUN_ELSEWHERE = {"api.md": "tests/test_api.py"}
 # Small networks, such as a reader has trained: with preprocessing inside, and without.
 NETWORKS: dict[str, dict[str, float]] = {"my": {"scale": 1 / 127.5, "offset": -1.0}, "bare": {}}
 
@@ -32,6 +35,9 @@ def commands(page: Path) -> list[str]:
 
 
 def programs(page: Path) -> str:
+    """The Python of a page as one program; empty where another test runs it."""
+    if page.name in RUN_ELSEWHERE:
+        return ""
     return "\n".join(PROGRAM.findall(page.read_text(encoding="utf-8")))
 
 
@@ -71,6 +77,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, lite0_int8: Path) -> Path:
                 keras.layers.Dense(3, activation="softmax"),
             ]
         ).save(folder / f"{name}.keras")
+    (folder / "my_float32.tflite").write_bytes(tiny.classifier(size=32, classes=3))
     random = np.random.default_rng(0)
     for index in range(24):
         file = folder / "photos" / ("cat", "dog", "fish")[index % 3] / f"{index}.png"
