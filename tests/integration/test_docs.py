@@ -24,7 +24,6 @@ LINK = re.compile(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 # Training takes long and its weights are elsewhere: what is put in its place, for a test that is not run by default.
 LIGHTER = {"own-model.md": {'weights="imagenet"': "weights=None", "SIZE, CLASSES = 224": "SIZE, CLASSES = 32"}}
-RUN_ELSEWHERE = {"api.md": "tests/test_api.py"}
 # Small networks, such as a reader has trained: with preprocessing inside, and without.
 NETWORKS: dict[str, dict[str, float]] = {"my": {"scale": 1 / 127.5, "offset": -1.0}, "bare": {}}
 
@@ -35,9 +34,7 @@ def commands(page: Path) -> list[str]:
 
 
 def programs(page: Path) -> str:
-    """The Python of a page as one program; empty where another test runs it."""
-    if page.name in RUN_ELSEWHERE:
-        return ""
+    """The Python of a page as one program."""
     return "\n".join(PROGRAM.findall(page.read_text(encoding="utf-8")))
 
 
