@@ -301,6 +301,7 @@ def test_large_networks_learn_from_fewer_views(monkeypatch: pytest.MonkeyPatch) 
 
 def test_operators_that_cannot_be_replayed_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GOOD_ENOUGH", 0.0)
+    monkeypatch.setattr(module, "CLOSE", 0.0)
     graph = Graph(finish(tiny.classifier()).content)
     logits = next(operator for operator in graph.operators if graph.kind(operator) == "FULLY_CONNECTED")
     scaled = graph.add_tensor("scaled", (1, 5), "float32")
