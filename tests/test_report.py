@@ -22,7 +22,7 @@ from edgeeff.report.page import Page, Plot, Table
 from edgeeff.report.thumbnails import Thumbnails
 from edgeeff.results import EvaluationRecord, Record, to_json
 from tests import reports
-from tests.evaluations import UNLABELLED
+from tests.evaluations import UNLABELLED, changed
 from tests.picks import DOUBTFUL, NOTHING, PICK
 from tests.reports import HOSTILE, INT8, judged, profile
 from tests.test_results import CONVERSION, EXAMPLES, PREDICTION
@@ -391,6 +391,23 @@ def test_what_cannot_be_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert done.exit_code == 2, (arguments, done.output)
         assert message in done.stderr
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        dataclasses.replace(CONVERSION, float_size_bytes=0),
+        changed(CONVERSION, mixed__points=()),
+        changed(reports.RECOVERED, recovery__chosen="another"),
+        dataclasses.replace(PICK, winner="another"),
+    ],
+    ids=["nothing to divide by", "nothing chosen", "another chosen", "another winner"],
+)
+def test_a_record_that_contradicts_itself_is_named(record: Record, tmp_path: Path) -> None:
+    (path,) = written(tmp_path, record)
+    done = report(path, "-o", tmp_path / "r.md")
+    assert done.exit_code == 2
+    assert f"{path} contradicts itself" in done.stderr
 
 
 def test_a_file_of_a_report_is_the_one_of_its_records() -> None:

@@ -14,7 +14,7 @@ from edgeeff import render
 from edgeeff.converters.inspect import Inspection
 from edgeeff.converters.preflight import Preflight
 from edgeeff.devices.profile_view import milliseconds
-from edgeeff.errors import InputError
+from edgeeff.errors import InputError, RecordError
 from edgeeff.evaluation import view
 from edgeeff.report import accuracy, conversions, latencies, others, picks
 from edgeeff.report.page import Chapter, Facts, Mark, Page, Part, Section, Table, Tone, slug, table
@@ -103,11 +103,12 @@ def read(paths: Iterable[Path]) -> tuple[Given, ...]:
 
 
 def build(given: Sequence[Given], *, title: str | None = None, thumbnails: Thumbnails | None = None) -> Page:
-    """Return the report on records; images that changed are in it where `thumbnails` says where they are."""
+    """Return the report on records; images that changed are in it where `thumbnails` says where they are.
+
+    Raises RecordError for a record that contradicts itself.
+    """
     anchors = _Anchors()
-    chapters = tuple(
-        chapter for kind in KINDS if (chapter := _chapter(kind, [one.record for one in given], anchors, thumbnails))
-    )
+    chapters = tuple(chapter for kind in KINDS if (chapter := _chapter(kind, given, anchors, thumbnails)))
     records = [one.record for one in given]
     sections = [section for chapter in chapters for section in chapter.sections]
     against = tuple((one.title, section) for one in chapters for section in one.sections if section.mark.tone == "bad")
@@ -132,20 +133,13 @@ def _inside(record: Record) -> tuple[Record, ...]:
     return ()
 
 
-def _chapter(
-    kind: Kind, all_records: Sequence[Record], anchors: _Anchors, thumbnails: Thumbnails | None
-) -> Chapter | None:
-    records = [record for record in all_records if isinstance(record, kind.record)]
-    if not records:
+def _chapter(kind: Kind, given: Sequence[Given], anchors: _Anchors, thumbnails: Thumbnails | None) -> Chapter | None:
+    mine = [one for one in given if isinstance(one.record, kind.record)]
+    if not mine:
         return None
     anchors.new(kind.title)
-    sections = []
-    for record in records:
-        anchor = anchors.new(f"{kind.title} {_subject(record)}")
-        if isinstance(record, EvaluationRecord):
-            sections.append(accuracy.section(record, anchor, thumbnails))
-        else:
-            sections.append(kind.section(record, anchor))
+    sections = tuple(_section(kind, one, anchors, thumbnails) for one in mine)
+    records = [one.record for one in mine]
     profiles = [record for record in records if isinstance(record, ProfileRecord)]
     evaluations = [record for record in records if isinstance(record, EvaluationRecord)]
     parts: tuple[Part, ...] = ()
@@ -153,7 +147,19 @@ def _chapter(
         parts = tuple(latencies.overview(profiles))
     elif len(evaluations) > 1:
         parts = tuple(accuracy.overview(evaluations))
-    return Chapter(kind.title, tuple(sections), parts)
+    return Chapter(kind.title, sections, parts)
+
+
+def _section(kind: Kind, one: Given, anchors: _Anchors, thumbnails: Thumbnails | None) -> Section:
+    anchor = anchors.new(f"{kind.title} {_subject(one.record)}")
+    try:
+        if isinstance(one.record, EvaluationRecord):
+            return accuracy.section(one.record, anchor, thumbnails)
+        return kind.section(one.record, anchor)
+    except (ArithmeticError, LookupError, RuntimeError, StopIteration, ValueError) as error:
+        # Its fields have the types that they should, but what one of them names is not there, or it is no number to
+        # divide by. A RuntimeError is what a generator makes of StopIteration.
+        raise RecordError(f"{one.source} contradicts itself ({error!r}); write it anew, or leave it away") from error
 
 
 def _subject(record: Record) -> str:
