@@ -300,7 +300,7 @@ def _begin(
         best = judge.attempt(RANGES, model, ranges), model, ranges
         if plan is not None:
             found = recover.tune(model, ranges, list(pixels), plan, seed=seed, threads=threads, progress=progress)
-            tried = [(judge.attempt(name, *tuned), *tuned) for name, *tuned in found]
+            tried = [(judge.attempt(name, changed, its), changed, its) for name, changed, its in found]
             best = min([best, *tried], key=lambda one: one[0].fidelity.divergence)
         weights.write_bytes(best[1].content)
         about.write_text(best[0].name, encoding="utf-8")
