@@ -294,7 +294,7 @@ def _begin(
 
     They are kept in the folder, and taken from there by a run that is gone on with.
     """
-    weights, spans, about = folder / teach.START, folder / teach.RANGES, folder / "start.json"
+    weights, spans, about = folder / teach.START, folder / teach.RANGES, folder / "start.txt"
     if not spans.exists():  # written last
         ranges, *_ = recover.choose_ranges(model, list(pixels[:MOST_RANGED]), judge, threads=threads, progress=progress)
         best = judge.attempt(RANGES, model, ranges), model, ranges

@@ -240,7 +240,7 @@ def test_training_begins_with_tuned_blocks_where_they_are_better(
         finetune(done.model, PHOTOS, None, Finetune(tmp_path, STEPS), folder, plan=recover.PLANS["standard"], threads=1)
     begun = json.loads((folder / teach.RANGES).read_bytes())
     assert {name: tuple(span) for name, span in begun.items()} == (its if chosen == "blocks tuned" else half)
-    assert (folder / "start.json").read_text() == chosen
+    assert (folder / "start.txt").read_text() == chosen
     assert (folder / teach.START).read_bytes() == done.model.content
 
 
