@@ -88,7 +88,7 @@ def convert(
     """
     from edgeeff.converters import convert as conversion
 
-    for option, value, least in (("--seed", seed, 0), ("--resolution", resolution, 1), ("--classes", classes, 2)):
+    for option, value, least in (("--seed", seed, 0), ("--resolution", resolution, 1)):
         _at_least(option, value, least)
     types = ("float32", "uint8", "int8")
     _one_of("input type", input_type, types)

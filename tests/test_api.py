@@ -99,7 +99,7 @@ def test_the_functions_are_documented_and_typed() -> None:
     for name in FUNCTIONS:
         function = getattr(edgeeff, name)
         assert function is getattr(api, name)
-        assert "Raises" in inspect.getdoc(function), name
+        assert "Raises" in (inspect.getdoc(function) or ""), name
         signature = inspect.signature(function)
         annotations = [one.annotation for one in signature.parameters.values()]
         assert inspect.Parameter.empty not in (*annotations, signature.return_annotation), name
@@ -163,7 +163,7 @@ def test_evaluate_understands_what_people_write(kept: Kept) -> None:
     assert (plan.max_unreadable, kept["output"]) == (0.01, None)
     for one, expected in ((0.9, {"*": 0.9}), (("cat=90%", "0.5"), {"cat": 0.9, "*": 0.5})):
         with pytest.raises(kept["done"]):
-            edgeeff.evaluate("a.tflite", baseline="b.keras", data="val", min_class_recall=one)  # type: ignore[arg-type]
+            edgeeff.evaluate("a.tflite", baseline="b.keras", data="val", min_class_recall=one)
         assert kept["arguments"][0].gates.min_class_recall == expected
 
 

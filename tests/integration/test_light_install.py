@@ -134,6 +134,29 @@ def test_what_needs_the_host_extra_names_the_install_command(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["convert", "inspect"])
+def test_the_doctor_says_beforehand_what_a_command_does(light_python: Path, tmp_path: Path, command: str) -> None:
+    arguments = {"convert": ["--variant", "b2"], "inspect": ["a.tflite"]}
+    told = edgeeff(light_python, "doctor", command, "--json", cwd=tmp_path)
+    done = edgeeff(light_python, command, *arguments[command], cwd=tmp_path)
+    assert told.returncode == done.returncode == 4, told.stderr
+    assert told.stderr.partition("install it with")[2] == done.stderr.partition("install it with")[2]
+    (needed,) = (one for one in json.loads(told.stdout)["commands"] if one["when"] is None)
+    assert needed["get"] == done.stderr.partition("install it with: ")[2].strip()
+
+
+def test_the_python_api_answers_or_names_the_extra(light_python: Path, tmp_path: Path) -> None:
+    code = """
+import edgeeff
+print(edgeeff.pick("100ms", family="lite", target="recorded:raspberry-pi-4").winner)
+try:
+    edgeeff.convert(variant="lite0")
+except edgeeff.errors.MissingExtraError as error:
+    print(error.extra)
+"""
+    assert evaluate(light_python, code, tmp_path).split() == ["lite3", "host"]
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["variants"], ["scale", "2"], ["convert", "--help"]])
 def test_light_commands_stay_light_where_everything_is_installed(arguments: list[str], tmp_path: Path) -> None:
     code = f"""
