@@ -5,6 +5,7 @@ author = "the edgeeff developers"
 extensions = ["myst_parser"]
 exclude_patterns: list[str] = []
 myst_heading_anchors = 3  # links go to headings, as in Markdown everywhere
+smartquotes = False  # "int8" in a JSON record has straight ones
 html_theme = "furo"
 html_title = "edgeeff"
 html_copy_source = False
