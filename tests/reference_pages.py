@@ -23,6 +23,7 @@ from edgeeff.converters import schemes
 from edgeeff.converters.inspect import Inspection
 from edgeeff.converters.preflight import Preflight
 from edgeeff.devices import targets
+from edgeeff.doctor import Checkup
 from edgeeff.results import RECORDS, Comparison, EvaluationComparison, FleetSummary, Record
 from edgeeff.scaling import Row, Scaling
 
@@ -169,21 +170,32 @@ OWN_UNITS = {
 """Units of the others, by class; a field of decimals that is in none of these has no unit, and a test says so."""
 
 DOCUMENTS: Mapping[str, str] = {
-    "scale": "`scaling` ([Scaling](#scaling)), `resolution_px`, `parameters`, `macs`",
-    "variants": "`variants`: a list of [Row](#row)",
-    "schemes": "`schemes`: a list of [Scheme](#scheme)",
-    "devices list": "`targets`: a list of [Target](#target); `boards`: a list of [Facts](#facts)",
+    "calibrate": "[edgeeff/audit](#edgeeffaudit)",
+    "compare": "`comparison` ([EvaluationComparison](#evaluationcomparison))",
+    "compile": "[edgeeff/compilation](#edgeeffcompilation)",
+    "convert": "[edgeeff/conversion](#edgeeffconversion)",
+    "demo": "[edgeeff/demo](#edgeeffdemo)",
     "devices add": "`target` ([Target](#target))",
+    "devices list": "`targets`: a list of [Target](#target); `boards`: a list of [Facts](#facts)",
+    "devices probe": "[edgeeff/probe](#edgeeffprobe)",
     "devices remove": "`removed` ([Target](#target))",
     "devices setup": "`target` ([Target](#target)), `setup`: the runtime, the packages and the Python that it is for",
+    "diagnose": "[edgeeff/diagnosis](#edgeeffdiagnosis)",
+    "doctor": "[Checkup](#checkup)",
+    "evaluate": "`records`: a list of [edgeeff/evaluation](#edgeeffevaluation)",
+    "inspect": "[edgeeff/inspection](#edgeeffinspection), with `--edge-tpu` [edgeeff/preflight](#edgeeffpreflight)",
+    "pick": "[edgeeff/pick](#edgeeffpick)",
+    "predict": "[edgeeff/prediction](#edgeeffprediction)",
     "profile": "`records`: a list of [edgeeff/profile](#edgeeffprofile); `fleet`: a list of "
     "[FleetSummary](#fleetsummary); `comparisons`: a list of [Comparison](#comparison); `failures`: what failed where",
-    "evaluate": "`records`: a list of [edgeeff/evaluation](#edgeeffevaluation)",
-    "compare": "`comparison` ([EvaluationComparison](#evaluationcomparison))",
     "report": "`report` (its path), `format`, `size_bytes`, `results`: the title and the verdict of each",
+    "scale": "`scaling` ([Scaling](#scaling)), `resolution_px`, `parameters`, `macs`",
+    "schemes": "`schemes`: a list of [Scheme](#scheme)",
+    "variants": "`variants`: a list of [Row](#row)",
 }
-"""What --json prints where that is no record, or more than one."""
+"""What --json prints, by command."""
 PARTS: tuple[type[Any], ...] = (
+    Checkup,
     Comparison,
     EvaluationComparison,
     FleetSummary,
@@ -235,15 +247,15 @@ def records_page() -> str:
         "that end in `_s` and `_bytes` say so. What is None in the descriptions is `null` in JSON.\n",
         "A record has `schema` and `schema_version` first. edgeeff reads records of every earlier version; fields\n"
         "that came later are null or empty there. Newer records than it knows are refused.\n",
+        "## What each command prints\n",
+        "| command | with `--json` |\n|---|---|\n"
+        + "".join(f"| `{name}` | {text} |\n" for name, text in DOCUMENTS.items()),
         "## What every record begins with\n",
         table(Record),
     ]
     for cls in sorted(ALL_RECORDS, key=lambda one: one.schema):
         parts += [f"## {cls.schema}\n", f"Version {cls.schema_version}. {summary(cls)}\n", table(cls, Record)]
     parts += [
-        "## Other documents\n",
-        "What `--json` prints where it is no record, or more than one.\n",
-        "| command | fields |\n|---|---|\n" + "".join(f"| `{name}` | {text} |\n" for name, text in DOCUMENTS.items()),
         "## Parts\n",
         "What fields of the tables above hold.\n",
     ]
@@ -334,9 +346,14 @@ def documented(cls: type[Any], name: str) -> str:
     return _plain(_field_docs(owner)[name])
 
 
-@cache
 def hints(cls: type[Any]) -> dict[str, Any]:
     """Return the types of a dataclass's fields, resolved where each is defined."""
+    return _hints(cls.__module__, cls.__name__)
+
+
+@cache
+def _hints(module: str, name: str) -> dict[str, Any]:
+    cls = getattr(sys.modules[module], name)
     resolved = typing.get_type_hints(cls)
     return {field.name: resolved[field.name] for field in dataclasses.fields(cls)}
 

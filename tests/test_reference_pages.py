@@ -38,6 +38,10 @@ def test_every_command_has_a_help_of_its_own_with_examples() -> None:
     assert [name for name, text in texts.items() if name not in groups and "Example" not in text] == []
 
 
-def test_what_json_prints_is_told_of_commands_that_are_there() -> None:
-    names = {name.removeprefix("edgeeff ") for name, _ in pages.commands()}
-    assert [name for name in pages.DOCUMENTS if name not in names] == []
+def test_what_every_command_prints_as_json_is_told() -> None:
+    printing = {
+        name.removeprefix("edgeeff ")
+        for name, command in pages.commands()
+        if any("--json" in option.opts for option in command.params)
+    }
+    assert set(pages.DOCUMENTS) == printing
