@@ -232,7 +232,7 @@ def variants(family: str | None, as_json: bool) -> None:
     type=click.Choice(["quick", "standard", "thorough"]),
     default="standard",
     show_default=True,
-    help="What auto may do where ranges are not enough: nothing more, minutes, or as long as it helps.",
+    help="What auto may do beyond choosing ranges: nothing, minutes of tuning weights, or as long as it helps.",
 )
 @click.option(
     "--seed",
