@@ -22,7 +22,7 @@ from edgeeff.command import common, console, print_json
 from edgeeff.completion import schemes as scheme_names
 from edgeeff.completion import targets
 from edgeeff.completion import variants as variant_names
-from edgeeff.errors import GateError
+from edgeeff.errors import GateError, MissingExtraError
 
 PATH = click.Path(path_type=Path)
 CONTEXT: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
@@ -410,7 +410,8 @@ def inspect(file: Path, edge_tpu: bool, as_json: bool) -> None:
 def demo(output: Path, as_json: bool) -> None:
     """Convert, verify, measure and compare Lite0 on this machine.
 
-    Lite0 with its real weights becomes int8, and both are run on sample photographs. Takes a few minutes at most;
+    Lite0 with its real weights becomes int8, and both are run on sample photographs. The folder gets the files, their
+    records, the record of it all, demo.json, and, with the extra report, a page about it. Takes a few minutes at most;
     needs the extras host and lite-weights.
 
     \b
@@ -418,16 +419,36 @@ def demo(output: Path, as_json: bool) -> None:
       edgeeff demo
     """
     from edgeeff import demo as demonstration
+    from edgeeff.files import write_atomic
     from edgeeff.progress import Bars
+    from edgeeff.results import to_json
 
     with Bars() as bars:
         record = demonstration.run(output, progress=bars)
+    told = output / "demo.json"
+    write_atomic(told, to_json(record).encode())
+    page = _demo_page(told)
     if as_json:
         print_json(record)
         return
     from edgeeff import render
 
     render.demo(record, console())
+    click.echo(f"\nAll of it as a page for people: {page}" if isinstance(page, Path) else f"\nNo page: {page}")
+
+
+def _demo_page(record: Path) -> Path | MissingExtraError:
+    """Write a report beside a demo's record and return its path, or what is missing for that."""
+    from edgeeff.files import write_atomic
+    from edgeeff.report import html, records
+
+    try:
+        html.check()
+    except MissingExtraError as error:
+        return error
+    page = record.with_name("report.html")
+    write_atomic(page, html.render(records.build(records.read([record]))))
+    return page
 
 
 @main.command()

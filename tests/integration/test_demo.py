@@ -59,7 +59,10 @@ def test_json_is_one_record_that_reads_back(done: subprocess.CompletedProcess[st
 def test_the_files_and_their_records_are_there(done: subprocess.CompletedProcess[str], record: DemoRecord) -> None:
     folder = Path(done.args[-1])
     names = {path.name for path in folder.iterdir()}
-    assert names == {f"lite0_{scheme}.{suffix}" for scheme in ("float32", "int8") for suffix in ("tflite", "json")}
+    files = {f"lite0_{scheme}.{suffix}" for scheme in ("float32", "int8") for suffix in ("tflite", "json")}
+    assert names == files | {"demo.json", "report.html"}
+    assert results.read_record(folder / "demo.json") == record
+    assert "lite0_int8.tflite" in (folder / "report.html").read_text(encoding="utf-8")
     for conversion in (record.float_conversion, record.int8_conversion):
         path = Path(conversion.model.path)
         assert results.ModelFile.of(path) == conversion.model
