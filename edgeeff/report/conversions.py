@@ -59,19 +59,18 @@ def _emulated(record: ConversionRecord) -> bool:
 
 def _summary(record: ConversionRecord) -> str:
     same = record.agreement
+    size = render.megabytes(record.model.size_bytes)
+    before = "" if record.scheme == "float32" else f" instead of {render.megabytes(record.float_size_bytes)} in float32"
     return (
-        f"{record.scheme}, {render.megabytes(record.model.size_bytes)} instead of "
-        f"{render.megabytes(record.float_size_bytes)} in float32; same best class as float on {same.same_top1:.0%} of "
-        f"{same.images} probe images"
+        f"{record.scheme}, {size}{before}; same best class as float on {same.same_top1:.0%} of {same.images} "
+        "probe images"
     )
 
 
 def _conclusion(record: ConversionRecord, name: str) -> Iterator[Line]:
     size, same = record.model.size_bytes, record.agreement
-    yield Line(
-        f"{name} is {record.scheme} and has {render.megabytes(size)}, {size / record.float_size_bytes:.0%} of "
-        f"its float32 file."
-    )
+    share = "" if record.scheme == "float32" else f", {size / record.float_size_bytes:.0%} of its float32 file"
+    yield Line(f"{name} is {record.scheme} and has {render.megabytes(size)}{share}.")
     yield Line(
         f"It says the same best class as the float file on {same.same_top1:.0%} of {same.images} probe images, with a "
         f"correlation of {same.correlation:.3f}. So few images show that it works; edgeeff evaluate says how accurate "
