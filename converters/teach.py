@@ -43,8 +43,8 @@ LABELS_SHARE = 0.5
 LEAST_SIDE = 0.8
 """Of the random crops, as a share of the image's."""
 BATCH = 16
-MOST_VALUES = 1.3e8
-"""Of the maps of a batch: a step of learning takes some 16 bytes for each."""
+MOST_VALUES = 1.05e8
+"""Of the maps of a batch: a step of learning takes some 20 bytes for each."""
 EVEN_BATCH = 8
 """Images at a time where nothing is learned."""
 PRUNED_BY = 0.5
