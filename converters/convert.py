@@ -611,6 +611,7 @@ def _mixed(
         rule=rule,
         synthetic=drawn is None and not use.distilled,
         plan=recover.PLANS[calibration.effort] if drawn is not None and rule is None else None,
+        goals=(goal,),
         input_type=types[0],
         output_type=types[1],
         progress=progress,

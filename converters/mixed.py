@@ -4,7 +4,8 @@ It is built from the accurate side. Every block has levels, from float over dyna
 anew for each image) to static int8; each level of each block is tried alone in the float network: how far the scores
 move, and how much sooner they come. Blocks then go down their levels in the order of divergence per time gained, and
 every step is a point of a list from the closest to the fastest, quantized, compared and timed for real. The goal
-decides which point is taken. Residual sums stay in float for as long as that pays: rounding them costs most.
+decides which point is taken; between it and the first that fails the goal further mixes are tried. Residual sums stay
+in float for as long as that pays: rounding them costs most.
 
 What is fast depends on the runtime and the CPU, so it is measured, here or on a board (`timing`). int16 is not among
 the levels, no CPU kernel is fast with it. Ranges come from `recover`; the arithmetic is litert-quantizer's.
@@ -66,6 +67,9 @@ MIXES = 1.5
 """How many mixes are timed for each level of a block whose time is to be told from them."""
 REPEATS = 3
 """How often a point is timed."""
+FURTHER, GRID = 8, 1000
+"""Mixes that are tried between the point for a goal and the next that fails it, and the parts that divergences are
+counted in to find them."""
 GOALS = "--min-agreement PERCENT, --max-drop POINTS or --max-latency RATIO|TIME"
 MOST_COMPARED, MOST_COMPARED_BYTES = 512, 256e6
 """Images that points are compared on at most."""
@@ -159,11 +163,12 @@ def explore(
     rule: Rule | None = None,
     synthetic: bool = False,
     plan: recover.Plan | None = None,
+    goals: Sequence[Goal] = (),
     input_type: IoType = "uint8",
     output_type: IoType = "float32",
     progress: Progress | None = None,
 ) -> Exploration:
-    """Find the points between float and int8.
+    """Find the points between float and int8, and more of them where `goals` divide them.
 
     `timer` says how long a file takes where it is to run; without it LiteRT here does, on `threads` threads. `rule` and
     `synthetic` are `recover.choose_ranges`'. With a `plan` the weights of static operators are tuned, each
@@ -193,9 +198,12 @@ def explore(
         except ModelError as error:
             warnings = (f"the weights were not tuned: {error}",)
     trials = tried.levels(inner, progress, seed)
+    points = _pareto(tried.steps(_steps(mixer.units, trials), progress))
+    for goal in goals:
+        points = _pareto([*points, *tried.further(trials, points, goal, progress)])
     return Exploration(
         mixer=mixer,
-        points=_pareto(tried.points(_steps(mixer.units, trials), progress)),
+        points=points,
         trials=tuple(MixedTrial(unit.name, level, *found) for (unit, level), found in trials.items()),
         rule=attempt.name,
         seed=seed,
@@ -615,21 +623,52 @@ class _Tried:
             key: closest + more for key, more in zip(wanted, added, strict=True)
         }
 
-    def points(self, steps: Sequence[tuple[Unit, Level]], progress: Progress) -> list[MixedPoint]:
+    def steps(self, steps: Sequence[tuple[Unit, Level]], progress: Progress) -> list[MixedPoint]:
         """Return the points after so many steps: all of them, or evenly taken where there are many."""
         taken = sorted({round(at) for at in np.linspace(0, len(steps), min(MOST_STEPS, len(steps) + 1))})
         progress.stage("go from float to int8", len(taken))
+        return self._points(
+            {f"{count} steps" if count else "float": {**self._float, **dict(steps[:count])} for count in taken},
+            progress,
+        )
+
+    def further(self, trials: Trials, points: Sequence[MixedPoint], goal: Goal, progress: Progress) -> list[MixedPoint]:
+        """Return points between the one for a goal and its neighbour that fails it.
+
+        The steps are few there and coarse: one may take a twentieth of the time. What blocks diverge by is added up to
+        find the fastest mix for each of several sums between those of the two.
+        """
+        chosen, _ = choose(points, goal)
+        at = points.index(chosen) + (1 if agreement(goal) is not None else -1)
+        if not 0 <= at < len(points):
+            return []
+        ends = [
+            sum(_prices(trials)[unit, point.levels[unit.name]] for unit in self._float)
+            for point in (chosen, points[at])
+        ]
+        known = [dict(point.levels) for point in points]
+        mixes: dict[str, Mix] = {}
+        for most in np.linspace(min(ends), max(ends), FURTHER + 1)[1:]:
+            mix = fastest(trials, float(most))
+            levels: dict[str, str] = {unit.name: level for unit, level in mix.items()}
+            if levels not in known:
+                known.append(levels)
+                mixes[f"between {chosen.name} and {points[at].name}, {len(mixes) + 1}"] = mix
+        progress.stage("look closer where the goal is", len(mixes))
+        return self._points(mixes, progress)
+
+    def _points(self, mixes: Mapping[str, Mix], progress: Progress) -> list[MixedPoint]:
+        """Make a file of each mix, compare it and time it."""
         points: list[MixedPoint] = []
         untimed: list[MixedPoint] = []
 
         def contents() -> Iterator[bytes]:
-            for count in taken:
-                mix: dict[Unit, Level] = {**self._float, **dict(steps[:count])}
+            for name, mix in mixes.items():
                 content = self._mixer.content(mix)
                 found = self._scores.compare(content)
                 untimed.append(
                     MixedPoint(
-                        name=f"{count} steps" if count else "float",
+                        name=name,
                         levels={unit.name: level for unit, level in mix.items()},
                         divergence=found.divergence,
                         agreement=found.agreement,
@@ -676,6 +715,43 @@ def _steps(units: Iterable[Unit], trials: Trials) -> list[tuple[Unit, Level]]:
             dearest = max(dearest, price)  # a level is not gone to before the one above it
             found.append((dearest, number, unit, here))
     return [(unit, level) for *_, unit, level in sorted(found, key=lambda step: step[:2])]
+
+
+def _prices(trials: Trials) -> dict[tuple[Unit, str], float]:
+    """What each level of each block diverges by, more than the block in float does."""
+    return {
+        (unit, level): max(divergence - trials[unit, LEVELS[0]][0], 0.0)
+        for (unit, level), (divergence, _) in trials.items()
+    }
+
+
+def fastest(trials: Trials, most: float) -> dict[Unit, Level]:
+    """Return the mix that takes the least time of those whose blocks' divergences add up to `most` nats at most.
+
+    A knapsack in which each block takes one of its levels, by dynamic programming over `GRID` parts of the sum.
+    """
+    prices = _prices(trials)
+    best, taken = np.zeros(GRID + 1), list[tuple[Unit, list[tuple[Level, int]], npt.NDArray[np.int64]]]()
+    for unit in dict.fromkeys(unit for unit, _ in trials):
+        levels = [(level, price) for level in LEVELS if (price := _parts(prices.get((unit, level)), most)) is not None]
+        times = np.full((len(levels), GRID + 1), np.inf)
+        for row, (level, price) in zip(times, levels, strict=True):
+            row[price:] = best[: GRID + 1 - price] + trials[unit, level][1]
+        taken.append((unit, levels, times.argmin(axis=0)))
+        best = times.min(axis=0)
+    mix: dict[Unit, Level] = {}
+    left = GRID
+    for unit, levels, rows in reversed(taken):
+        level, price = levels[int(rows[left])]
+        mix[unit], left = level, left - price
+    return dict(reversed(mix.items()))
+
+
+def _parts(price: float | None, most: float) -> int | None:
+    """Count a divergence in parts of the most, none where there is none or it is too much."""
+    if price is None or price > most:
+        return None
+    return math.ceil(price / most * GRID) if price else 0
 
 
 def _pareto(points: Iterable[MixedPoint]) -> tuple[MixedPoint, ...]:

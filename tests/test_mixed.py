@@ -12,12 +12,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeeff.converters import inspect, recover, replay
 from edgeeff.converters import mixed as module
 from edgeeff.converters.float_model import FloatModel, finish
 from edgeeff.converters.graph import Graph
-from edgeeff.converters.mixed import Exploration, Level, Mixer, alike, check, choose, estimate_agreement, explore
+from edgeeff.converters.mixed import (
+    GRID,
+    LEVELS,
+    Exploration,
+    Level,
+    Mixer,
+    Unit,
+    alike,
+    check,
+    choose,
+    estimate_agreement,
+    explore,
+    fastest,
+)
 from edgeeff.converters.quantize import Ranges, collect_ranges
 from edgeeff.converters.recover import Images
 from edgeeff.converters.runtime import Session
@@ -233,6 +248,46 @@ def test_what_gains_no_time_is_left_alone() -> None:
     )
     first, second = mixer().units[:2]
     assert steps == [(second, "inner"), (first, "inner"), (first, "whole")]
+
+
+def test_the_fastest_mix_within_a_sum_is_found() -> None:
+    units = [Unit(f"block {number}", number, number + 1) for number in range(4)]
+
+    @given(st.integers(0, 2**32 - 1), st.floats(0.05, 3))
+    @settings(max_examples=50)
+    def check_one(seed: int, most: float) -> None:
+        drawn = np.random.default_rng(seed).uniform((0.0, -0.2), (1.0, 0.1), (12, 2)).tolist()
+        trials = {(unit, LEVELS[0]): (0.001, 1.0) for unit in units}
+        keys = [(unit, level) for unit in units for level in LEVELS[1:4]]
+        trials |= {key: (0.001 + more, 1.0 + slower) for key, (more, slower) in zip(keys, drawn, strict=True)}
+
+        def added(mix: Sequence[Level]) -> tuple[float, float]:
+            found = [trials[unit, level] for unit, level in zip(units, mix, strict=True)]
+            return sum(divergence - 0.001 for divergence, _ in found), sum(latency for _, latency in found)
+
+        mix = fastest(trials, most)
+        divergence, latency = added([mix[unit] for unit in units])
+        assert divergence <= most + 1e-9
+        # Divergences are rounded up to parts of the sum: what is within it by more than that cannot be faster.
+        surely = [added(other) for other in itertools.product(LEVELS[:4], repeat=len(units))]
+        assert latency <= min(time for sum_, time in surely if sum_ <= most * (1 - len(units) / GRID)) + 1e-9
+
+    check_one()
+
+
+def test_more_mixes_are_tried_where_the_goal_is() -> None:
+    goal = Goal(max_latency=0.6)
+    coarse, fine = exploration().points, explore(model(), PHOTOS, timer=MadeUp(), goals=[goal]).points
+    (before, _), (after, met) = choose(coarse, goal), choose(fine, goal)
+    assert met
+    assert after.name.startswith(f"between {before.name} and ")
+    assert after.divergence < before.divergence
+    # Whatever was there before is there, or something better in both.
+    assert all(any(_beats(other, point) for other in fine) for point in coarse)
+
+
+def _beats(one: MixedPoint, other: MixedPoint) -> bool:
+    return one.divergence <= other.divergence and one.latency_ratio <= other.latency_ratio
 
 
 def test_ranges_are_loosened_where_that_helps() -> None:

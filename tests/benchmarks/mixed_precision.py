@@ -1,6 +1,6 @@
 """What mixed precision gives a network: points from float to int8, and what goals get, on images that chose nothing.
 
-    python tests/benchmarks/mixed_precision.py [--model FILE] [--calibration DIR] [--evaluation DIR] [--images 128]
+    python -m tests.benchmarks.mixed_precision [--model FILE] [--calibration DIR] [--evaluation DIR] [--images 128]
                                                [--min-agreement 94 98] [--max-latency 0.6] [--seed 0] [--threads 1]
                                                [--effort standard]
 
@@ -79,10 +79,14 @@ def main() -> int:
     learned = decode(
         images.sample(images.find(options.calibration), options.images, options.seed).files, model, options.crop
     )
+    goals = [Goal(min_agreement=percent / 100) for percent in options.min_agreement]
+    goals += [Goal(max_latency=ratio) for ratio in options.max_latency]
     start = time.perf_counter()
     with Bars() as bars:
         plan = recover.PLANS[options.effort]
-        found = mixed.explore(model, learned, seed=options.seed, threads=options.threads, plan=plan, progress=bars)
+        found = mixed.explore(
+            model, learned, seed=options.seed, threads=options.threads, plan=plan, goals=goals, progress=bars
+        )
     seconds = time.perf_counter() - start
     expected = best(model.content)
     timer = Here(model.content, learned[0], options.threads)
@@ -99,8 +103,6 @@ def main() -> int:
         evaluation = f"{(got == expected).mean():6.1%} {(got == truth).mean():6.1%}"
         time_ = f"{point.latency_ratio:6.3f} {point.latency_ratio * share:6.3f}"
         print(f"{judge} | {evaluation} | {time_} {point.size_bytes / 1e6:6.2f}", flush=True)
-    goals = [Goal(min_agreement=percent / 100) for percent in options.min_agreement]
-    goals += [Goal(max_latency=ratio) for ratio in options.max_latency]
     for goal in goals:
         content, report = found.settle(goal)
         got = best(content)
