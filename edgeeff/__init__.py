@@ -10,7 +10,20 @@ from edgeeff.version import __version__
 
 if TYPE_CHECKING:
     from edgeeff import errors, results
-    from edgeeff.api import compare, convert, evaluate, pick, predict, profile, read_record
+    from edgeeff.api import (
+        audit,
+        compare,
+        compile,  # noqa: A004 - the command's name
+        convert,
+        diagnose,
+        evaluate,
+        inspect,
+        pick,
+        predict,
+        profile,
+        read_record,
+        write_report,
+    )
 else:
 
     def __getattr__(name: str) -> object:
@@ -30,13 +43,18 @@ else:
 
 __all__ = [
     "__version__",
+    "audit",
     "compare",
+    "compile",
     "convert",
+    "diagnose",
     "errors",
     "evaluate",
+    "inspect",
     "pick",
     "predict",
     "profile",
     "read_record",
     "results",
+    "write_report",
 ]

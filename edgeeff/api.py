@@ -4,40 +4,41 @@ Each function takes what its command takes, under the same names, and the comman
 behind it. Paths are text or Path; a duration is text with its unit or a number of seconds, a size text or a number of
 bytes. What is no error on the command line but an exit code, a gate or a budget that says no, is in the record. Errors
 are classes of `edgeeff.errors`; a message names an argument as the command line does. Nothing is written where no
-`output` is given, but by `convert`, which makes a file, and by `pick`, which would measure again.
+`output` is given, but by those that make files, and by `pick`, which would measure again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
-from edgeeff.errors import InputError, RecordError, UnknownNameError
-from edgeeff.quantities import percent, ratio_or_seconds, seconds, size, value_range
+from edgeeff import arguments
+from edgeeff.arguments import File
+from edgeeff.errors import InputError, RecordError
+from edgeeff.quantities import percent, seconds, size, value_range
 
 if TYPE_CHECKING:
-    from edgeeff.converters.qat import Finetune
-    from edgeeff.devices.profile import Watch
-    from edgeeff.picking.measure import Bench
-    from edgeeff.progress import Progress
+    from edgeeff.converters.inspect import Inspection
+    from edgeeff.converters.preflight import Preflight
     from edgeeff.results import (
+        AuditRecord,
         Comparison,
+        CompilationRecord,
         ConversionRecord,
+        DiagnosisRecord,
         EvaluationComparison,
         EvaluationRecord,
-        Goal,
         PickRecord,
         PredictionRecord,
         ProfileRecord,
         Record,
+        WrittenReport,
     )
 
     RecordKind = TypeVar("RecordKind", bound=Record)
 
-File = str | os.PathLike[str]
 Delegate = Literal["auto", "xnnpack", "none", "edgetpu"]
 Effort = Literal["quick", "standard", "thorough"]
 Dtype = Literal["float32", "uint8", "int8"]
@@ -89,14 +90,14 @@ def convert(
     from edgeeff.converters import convert as conversion
 
     for option, value, least in (("--seed", seed, 0), ("--resolution", resolution, 1)):
-        _at_least(option, value, least)
+        arguments.at_least(option, value, least)
     types = ("float32", "uint8", "int8")
-    _one_of("input type", input_type, types)
-    _one_of("output type", output_type, types)
+    arguments.one_of("input type", input_type, types)
+    arguments.one_of("output type", output_type, types)
     source = conversion.Source(
         variant=variant,
         phi=phi,
-        model=_path(model),
+        model=arguments.path(model),
         weights=None if weights is None else os.fspath(weights),
         classes=classes,
         resolution=resolution,
@@ -106,19 +107,19 @@ def convert(
         output_type=output_type,
         head=None if logits is None else "logits" if logits else "softmax",
         input_range=value_range(input_range),
-        labels=_path(labels),
+        labels=arguments.path(labels),
     )
-    with _bars(progress) as bars:
+    with arguments.bars(progress) as bars:
         return conversion.convert(
             source,
             scheme=scheme,
-            goal=_goal(min_agreement, max_drop, max_latency),
+            goal=arguments.goal(min_agreement, max_drop, max_latency),
             target=target,
             edge_tpu=edge_tpu,
-            finetune=_finetune(_path(finetune), steps, prune, cluster, learn_labels=learn_labels),
-            calibration=conversion.Calibration(_path(calibration), samples, seed, calibrator, effort),
+            finetune=arguments.finetune(arguments.path(finetune), steps, prune, cluster, learn_labels=learn_labels),
+            calibration=conversion.Calibration(arguments.path(calibration), samples, seed, calibrator, effort),
             interface=interface,
-            output=_path(output),
+            output=arguments.path(output),
             threads=threads,
             progress=bars,
         )
@@ -152,12 +153,12 @@ def profile(
     from edgeeff import profiling
     from edgeeff.devices import profile as protocols
 
-    _one_of("delegate", delegate, ("auto", "xnnpack", "none", "edgetpu"))
+    arguments.one_of("delegate", delegate, ("auto", "xnnpack", "none", "edgetpu"))
     if sustained is not None and not sustained > 0:
         raise InputError(f"--sustained {sustained:g} is no number of minutes above 0; take 15")
     asked = profiling.prepare(
-        _paths(files),
-        _names(target),
+        arguments.paths(files),
+        arguments.names(target),
         threads=profiling.thread_counts(threads),
         delegate=delegate,
         protocol=protocols.protocol(
@@ -165,13 +166,13 @@ def profile(
             duration_s=None if duration is None else seconds("--duration", duration),
             sustained_min=sustained,
         ),
-        image=_path(end_to_end),
+        image=arguments.path(end_to_end),
         keep=keep,
-        output=_path(output),
+        output=arguments.path(output),
         resume=resume,
         by_block=blocks,
     )
-    with _watching(progress) as watch:
+    with arguments.watching(progress) as watch:
         measured = profiling.measure(asked, watch)
     if measured.problem is not None:
         raise measured.problem
@@ -222,14 +223,14 @@ def evaluate(
     from edgeeff.evaluation import engine
     from edgeeff.evaluation import gates as gating
 
-    _one_of("crop", crop, ("center", "none"))
-    _one_of("delegate", delegate, ("auto", "xnnpack", "none", "edgetpu"))
+    arguments.one_of("crop", crop, ("center", "none"))
+    arguments.one_of("delegate", delegate, ("auto", "xnnpack", "none", "edgetpu"))
     for option, value, least in (("--seed", seed, 0), ("--workers", workers, 1), ("--threads", threads, 1)):
-        _at_least(option, value, least)
+        arguments.at_least(option, value, least)
     if not 0 <= max_unreadable <= 100:
         raise InputError(f"--max-unreadable {max_unreadable:g} is no percentage from 0 to 100; take 1")
     asked = gating.parse(
-        min_class_recall=_class_limits(min_class_recall),
+        min_class_recall=arguments.class_limits(min_class_recall),
         max_drop=max_drop,
         min_accuracy=min_accuracy,
         min_recall=min_recall,
@@ -240,10 +241,10 @@ def evaluate(
     if gates is not None:
         asked = gating.merge(gating.from_file(Path(gates)), asked)
     plan = engine.Plan(
-        models=_paths(models),
+        models=arguments.paths(models),
         baseline=Path(baseline),
         data=Path(data),
-        labels=_path(labels),
+        labels=arguments.path(labels),
         crop=crop,
         input_range=value_range(input_range),
         restrict=restrict,
@@ -253,14 +254,14 @@ def evaluate(
         scheduler=scheduler,
         delegate=delegate,
         max_unreadable=max_unreadable / 100,
-        train=_path(train),
+        train=arguments.path(train),
         train_accuracy=gating.fraction("--train-accuracy", train_accuracy),
         gates=asked,
         seed=seed,
     )
     board = targets.LOCAL if target == targets.LOCAL.name else targets.find(target)
-    with _bars(progress) as bars:
-        return engine.evaluate(plan, target=board, output=_path(output), resume=resume, progress=bars)
+    with arguments.bars(progress) as bars:
+        return engine.evaluate(plan, target=board, output=arguments.path(output), resume=resume, progress=bars)
 
 
 def pick(
@@ -295,10 +296,10 @@ def pick(
     from edgeeff.picking import pick as picking
     from edgeeff.results import PickLimits, to_json
 
-    _one_of("family", family, ("b", "v2", "lite", "edgetpu", "phi"))
-    _one_of("percentile", str(percentile), ("50", "90", "99"))
+    arguments.one_of("family", family, ("b", "v2", "lite", "edgetpu", "phi"))
+    arguments.one_of("percentile", str(percentile), ("50", "90", "99"))
     for option, value, least in (("--threads", threads, 1), ("--resolution", resolution, 32)):
-        _at_least(option, value, least)
+        arguments.at_least(option, value, least)
     limits = PickLimits(
         budget_s=seconds("--budget", budget),
         percentile=percentile,
@@ -316,17 +317,17 @@ def pick(
         family=family,
         limits=limits,
         scheme=scheme,
-        names=_names(target),
+        names=arguments.names(target),
         threads=threads,
         resolution=resolution,
-        image=_path(end_to_end),
+        image=arguments.path(end_to_end),
         output=folder,
-        records=_path(records),
-        models=_path(models),
+        records=arguments.path(records),
+        models=arguments.path(models),
         quick=quick,
         fresh=fresh,
     )
-    record = picking.run(request, _showing) if progress else picking.run(request)
+    record = picking.run(request, arguments.showing) if progress else picking.run(request)
     if any(not name.startswith("recorded:") for name in record.targets):
         name = f"{family}_{scheme}.{'+'.join(record.targets).replace(':', '-')}.pick.json"
         make_folder(folder)
@@ -349,9 +350,11 @@ def predict(
     """
     from edgeeff.picking import predict as predicting
 
-    _one_of("percentile", str(percentile), ("50", "90", "99"))
-    _at_least("--threads", threads, 1)
-    return predicting.predict(Path(file), target, folder=_path(records), percentile=percentile, threads=threads)
+    arguments.one_of("percentile", str(percentile), ("50", "90", "99"))
+    arguments.at_least("--threads", threads, 1)
+    return predicting.predict(
+        Path(file), target, folder=arguments.path(records), percentile=percentile, threads=threads
+    )
 
 
 @overload
@@ -382,120 +385,193 @@ def compare(
     raise InputError(f"cannot compare {kinds}: give two evaluations or two profiles")
 
 
+def audit(
+    folder: File,
+    *,
+    against: File | None = None,
+    model: File | None = None,
+    variant: str | None = None,
+    weights: File | None = None,
+    labels: File | None = None,
+    input_range: str | tuple[float, float] | None = None,
+    samples: int = 512,
+    seed: int = 0,
+    progress: bool = False,
+) -> AuditRecord:
+    """Say whether the images of a folder are good to calibrate with, as `edgeeff calibrate` does.
+
+    `against` are the images that the model will be judged with. `model`, which may be a conversion's record, or
+    `variant` is the network to calibrate; without one the images alone are looked at. What is wrong is in the record:
+    `verdict` and `findings`.
+
+    Raises CalibrationError for folders without images that can be used, InputError and its kinds for other bad input,
+    MissingExtraError for what is not installed.
+    """
+    from edgeeff.auditing import audit as auditing
+    from edgeeff.progress import Silent
+
+    if model is not None and variant is not None:
+        raise InputError("--model and --variant both name the network: give one of them")
+    for option, value, least in (("--samples", samples, 1), ("--seed", seed, 0)):
+        arguments.at_least(option, value, least)
+    plan = auditing.Plan(Path(folder), arguments.path(against), samples, seed)
+    auditing.check(plan)
+    with arguments.bars(progress) as bars:
+        network = None
+        if model is not None or variant is not None:
+            from edgeeff.auditing.network import open_network, source_of
+
+            source = source_of(arguments.path(model), variant, None if weights is None else os.fspath(weights))
+            network = open_network(source, arguments.path(labels), value_range(input_range), bars or Silent())
+        return auditing.audit(plan, network, bars)
+
+
+def diagnose(
+    quantized: File,
+    *,
+    baseline: File,
+    data: File | None = None,
+    labels: File | None = None,
+    input_range: str | tuple[float, float] | None = None,
+    samples: int = 128,
+    seed: int = 0,
+    progress: bool = False,
+) -> DiagnosisRecord:
+    """Say why a quantized file is not what its float model is, on the same images.
+
+    Without `data` edgeeff makes the images. `cause` of the record is the one thing to mend, None where nothing is
+    wrong.
+
+    Raises ModelError for what is no classifier or cannot run here, CalibrationError for images that cannot be used,
+    InputError for labels that do not fit, MissingExtraError for what is not installed.
+    """
+    from edgeeff.diagnosis import diagnose as diagnosing
+
+    for option, value, least in (("--samples", samples, 2), ("--seed", seed, 0)):
+        arguments.at_least(option, value, least)
+    plan = diagnosing.Plan(
+        model=Path(quantized),
+        baseline=Path(baseline),
+        data=arguments.path(data),
+        labels=arguments.path(labels),
+        input_range=value_range(input_range),
+        samples=samples,
+        seed=seed,
+    )
+    with arguments.bars(progress) as bars:
+        return diagnosing.diagnose(plan, bars)
+
+
+@overload
+def inspect(file: File, *, edge_tpu: Literal[False] = False) -> Inspection: ...
+@overload
+def inspect(file: File, *, edge_tpu: Literal[True]) -> Preflight: ...
+@overload
+def inspect(file: File, *, edge_tpu: bool) -> Inspection | Preflight: ...
+def inspect(file: File, *, edge_tpu: bool = False) -> Inspection | Preflight:
+    """Say what is in a .tflite file and what XNNPACK takes of it, or what the Edge TPU's compiler would make of it.
+
+    Raises ModelError for a file that cannot be read, and with `edge_tpu` for one that was compiled already;
+    MissingExtraError without LiteRT.
+    """
+    from edgeeff.converters import inspect as inspection
+    from edgeeff.converters import preflight
+
+    found = inspection.inspect(Path(file))
+    return preflight.check(found) if edge_tpu else found
+
+
+def compile(  # noqa: A001 - the command's name, and nobody needs the other one here
+    *files: File,
+    compiler: File | None = None,
+    output: File = ".",
+    min_runtime: int | None = None,
+    segments: int | None = None,
+    intermediate_tensors: str | Sequence[str] | None = None,
+    multiple_subgraphs: bool = False,
+    search_delegate: bool = False,
+    search_step: int | None = None,
+    timeout: int | None = None,
+    time_limit: str | float = "1800s",
+    progress: bool = False,
+) -> CompilationRecord:
+    """Compile int8 files for the Edge TPU, several together, with Google's edgetpu_compiler.
+
+    `output` is the folder for what comes out, its record and what the compiler printed. `timeout` is the compiler's own
+    limit for a part, in seconds; `time_limit` ends it in any case.
+
+    Raises MissingProgramError without a compiler, ModelError for a file that cannot be compiled, TimeLimitError and
+    DeviceError when the compiler fails for other reasons, OutputError where nothing can be written.
+    """
+    from edgeeff.converters import preflight, workload
+    from edgeeff.converters.edgetpu import compiler as driver
+
+    for option, value, least in (
+        ("--min-runtime", min_runtime, 1),
+        ("--segments", segments, 2),
+        ("--search-step", search_step, 1),
+        ("--timeout", timeout, 1),
+    ):
+        arguments.at_least(option, value, least)
+    options = driver.Options(
+        min_runtime=min_runtime,
+        segments=segments,
+        intermediate_tensors=None if intermediate_tensors is None else ",".join(arguments.names(intermediate_tensors)),
+        multiple_subgraphs=multiple_subgraphs,
+        search_delegate=search_delegate,
+        search_step=search_step,
+        timeout_s=timeout,
+    )
+    with arguments.bars(progress) as bars:
+        return driver.compile_files(
+            arguments.paths(files),
+            Path(output),
+            compiler=arguments.path(compiler),
+            options=options,
+            time_limit_s=seconds("--time-limit", time_limit),
+            work_of=workload.try_compiled,
+            foresee=preflight.try_foresee,
+            progress=bars,
+        )
+
+
+def write_report(
+    *records: File | Record,
+    output: File | None = None,
+    format: Literal["html", "md"] | None = None,  # noqa: A002 - the option's name
+    title: str | None = None,
+    thumbnails: File | None = None,
+) -> WrittenReport:
+    """Write records, or the files that hold them, as one page for people, like `edgeeff report`.
+
+    Without `output` the page is report.html or report.md here; without `format` it is what `output` ends like, else
+    HTML. `thumbnails` is the folder with the images that were judged, or "record" for where the records say they are.
+
+    Raises InputError and its kinds for what is no record or no place for a page, OutputError where it cannot be
+    written, MissingExtraError without the extra report.
+    """
+    from edgeeff.report import writing
+
+    arguments.one_of("format", format, ("html", "md"))
+    given = [Path(one) if isinstance(one, (str, os.PathLike)) else one for one in records]
+    where = None if thumbnails is None else os.fspath(thumbnails)
+    return writing.write(given, arguments.path(output), kind=format, title=title, thumbnails=where)
+
+
 @overload
 def read_record(path: File) -> Record: ...
 @overload
 def read_record(path: File, kind: type[RecordKind]) -> RecordKind: ...
 def read_record(path: File, kind: type[Record] | None = None) -> Record:
-    """Read a record that edgeeff wrote: as one of `kind`, a class of `edgeeff.results`, or whichever it is.
+    """Read a record that edgeeff wrote: as one of `kind`, which is the class of a record, or whichever it is.
 
     Raises RecordError for a file that is missing, no record, of a newer schema version, damaged or of another kind.
     """
+    from edgeeff.converters.inspect import Inspection
+    from edgeeff.converters.preflight import Preflight
     from edgeeff.results import read_record as read
 
-    record = read(Path(path))
+    record = read(Path(path), more=(Inspection, Preflight))
     if kind is not None and not isinstance(record, kind):
         raise RecordError(f"{path} is a record of {record.schema}; give one of {kind.schema}")
     return record
-
-
-# --- Arguments --------------------------------------------------------------------------------------------------------
-
-
-def _path(given: File | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
-def _paths(given: Sequence[File]) -> tuple[Path, ...]:
-    if not given:
-        raise InputError("no file is given: name a .tflite file")
-    return tuple(Path(one) for one in given)
-
-
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _at_least(option: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise InputError(f"{option} {value}: take {least} or more")
-
-
-def _one_of(what: str, value: str | None, known: Sequence[str]) -> None:
-    if value is not None and value not in known:
-        raise UnknownNameError(what, value, known)
-
-
-def _goal(min_agreement: str | float | None, max_drop: float | None, max_latency: str | float | None) -> Goal | None:
-    """Read what mixed precision has to reach; None where nothing was asked."""
-    from edgeeff.results import Goal
-
-    if (min_agreement, max_drop, max_latency) == (None, None, None):
-        return None
-    if max_drop is not None and not 0 <= max_drop <= 100:
-        raise InputError(f"--max-drop {max_drop:g} is out of range: give points from 0 to 100, e.g. 1.0")
-    share = None if min_agreement is None else percent("--min-agreement", min_agreement, "98") / 100
-    ratio, limit_s = (None, None) if max_latency is None else ratio_or_seconds("--max-latency", max_latency)
-    return Goal(min_agreement=share, max_drop=max_drop, max_latency=ratio, max_latency_s=limit_s)
-
-
-def _finetune(
-    folder: Path | None, steps: int | None, prune: float | None, cluster: int | None, *, learn_labels: bool
-) -> Finetune | None:
-    """Read what to fine-tune with; None where nobody asked for it."""
-    if folder is None:
-        if steps is not None or prune or cluster or learn_labels:
-            raise InputError("--steps, --learn-labels, --prune and --cluster are for training: give --finetune DIR")
-        return None
-    from edgeeff.converters import qat
-    from edgeeff.evaluation import dataset, labels
-
-    _at_least("--steps", steps, 1)
-
-    def told(classes: int, names: Sequence[str] | None) -> dict[str, int]:
-        data = dataset.open_dataset(folder)
-        return dict(zip(data.names, labels.map_classes(data, classes, names).indices, strict=True))
-
-    return qat.Finetune(
-        folder, steps or qat.DEFAULT_STEPS, told if learn_labels else None, sparsity=prune or 0.0, clusters=cluster or 0
-    )
-
-
-def _class_limits(limits: str | float | Mapping[str, float] | Sequence[str]) -> tuple[str, ...]:
-    """Return limits of classes as options say them: NAME=0.9, or 0.9 for every class."""
-    if isinstance(limits, Mapping):
-        return tuple(f"{name}={limit}" for name, limit in limits.items())
-    return (str(limits),) if isinstance(limits, (str, int, float)) else tuple(limits)
-
-
-# --- Progress ---------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _bars(shown: bool) -> Iterator[Progress | None]:
-    if not shown:
-        yield None
-        return
-    from edgeeff.progress import Bars
-
-    with Bars() as bars:
-        yield bars
-
-
-@contextmanager
-def _watching(shown: bool) -> Iterator[Watch]:
-    from edgeeff.devices import profile as profiling
-
-    if not shown:
-        yield profiling.unwatched
-        return
-    from edgeeff.devices.profile_view import Live
-
-    with Live() as live:
-        yield live.watch
-
-
-def _showing(bench: Bench) -> None:
-    """Let the bench of a pick show on standard error what it does."""
-    bench.watching = lambda: _watching(shown=True)
-    bench.converting = lambda _name: _bars(shown=True)

@@ -11,8 +11,7 @@ import click
 
 from edgeeff.command import common, console, print_json
 from edgeeff.completion import variants
-from edgeeff.errors import GateError, InputError
-from edgeeff.quantities import value_range
+from edgeeff.errors import GateError
 
 PATH = click.Path(path_type=Path)
 
@@ -82,21 +81,20 @@ def calibrate(
       edgeeff calibrate --audit photos/ --against val/ --model my.keras
       edgeeff calibrate photos/ --variant lite0 --fail-on serious
     """
-    from edgeeff.auditing import audit as auditing
-    from edgeeff.progress import Bars
+    from edgeeff import api
 
-    if model is not None and variant is not None:
-        raise InputError("--model and --variant both name the network: give one of them")
-    plan = auditing.Plan(folder, against, samples, seed)
-    auditing.check(plan)
-    with Bars() as bars:
-        network = None
-        if model is not None or variant is not None:
-            from edgeeff.auditing.network import open_network, source_of
-
-            source = source_of(model, variant, weights)
-            network = open_network(source, labels, value_range(input_range), bars)
-        record = auditing.audit(plan, network, bars)
+    record = api.audit(
+        folder,
+        against=against,
+        model=model,
+        variant=variant,
+        weights=weights,
+        labels=labels,
+        input_range=input_range,
+        samples=samples,
+        seed=seed,
+        progress=True,
+    )
     if as_json:
         print_json(record)
     else:
@@ -152,13 +150,19 @@ def diagnose(
       edgeeff diagnose b0_int8.tflite --baseline b0.keras --data photos/
       edgeeff diagnose b0_int8.tflite --baseline b0_float32.tflite
     """
-    from edgeeff.diagnosis import diagnose as diagnosing
+    from edgeeff import api
     from edgeeff.diagnosis import view
-    from edgeeff.progress import Bars
 
-    plan = diagnosing.Plan(quantized, baseline, data, labels, value_range(input_range), samples, seed)
-    with Bars() as bars:
-        record = diagnosing.diagnose(plan, bars)
+    record = api.diagnose(
+        quantized,
+        baseline=baseline,
+        data=data,
+        labels=labels,
+        input_range=input_range,
+        samples=samples,
+        seed=seed,
+        progress=True,
+    )
     if as_json:
         print_json(record)
     else:

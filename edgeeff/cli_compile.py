@@ -63,32 +63,22 @@ def compile_command(
       edgeeff compile lite0_int8.tflite --compiler ~/bin/edgetpu_compiler
       edgeeff compile faces.tflite flowers.tflite --output compiled
     """
-    from edgeeff import quantities
-    from edgeeff.converters import preflight, workload
-    from edgeeff.converters.edgetpu import compiler as driver
-    from edgeeff.progress import Bars
+    from edgeeff import api
 
-    options = driver.Options(
+    record = api.compile(
+        *files,
+        compiler=compiler,
+        output=output,
         min_runtime=min_runtime,
         segments=segments,
         intermediate_tensors=intermediate_tensors,
         multiple_subgraphs=multiple_subgraphs,
         search_delegate=search_delegate,
         search_step=search_step,
-        timeout_s=timeout,
+        timeout=timeout,
+        time_limit=time_limit,
+        progress=True,
     )
-    limit = quantities.seconds("--time-limit", time_limit)
-    with Bars() as bars:
-        record = driver.compile_files(
-            files,
-            output,
-            compiler=compiler,
-            options=options,
-            time_limit_s=limit,
-            work_of=workload.try_compiled,
-            foresee=preflight.try_foresee,
-            progress=bars,
-        )
     if as_json:
         print_json(record)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import subprocess
@@ -11,28 +12,50 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import edgeeff
 from edgeeff import api, cli, errors, results
 from edgeeff.converters import convert as conversion
+from edgeeff.converters import inspect as inspection
+from edgeeff.converters.inspect import Inspection
 from edgeeff.devices import profile as profiling
 from edgeeff.devices import transport
 from edgeeff.devices.profile import Protocol
 from edgeeff.evaluation import engine
 from edgeeff.evaluation.gates import Gates
 from edgeeff.picking import pick as picking
-from edgeeff.results import EvaluationRecord, Goal, PickRecord, ProfileRecord, to_dict
+from edgeeff.report import records as reports
+from edgeeff.results import (
+    AuditRecord,
+    CompilationRecord,
+    DiagnosisRecord,
+    EvaluationRecord,
+    Goal,
+    PickRecord,
+    ProfileRecord,
+    WrittenReport,
+    to_dict,
+)
+from tests import edge_tpu_files
 from tests.evaluations import evaluation
+from tests.picks import PICK
 from tests.scripted import Answer, Lab, story
 
 ROOT = Path(__file__).resolve().parent.parent
-FUNCTIONS = ("compare", "convert", "evaluate", "pick", "predict", "profile", "read_record")
-OTHER_NAMES = {"names": "target", "image": "end_to_end", "gates_file": "gates", "name": "target"}
+FUNCTIONS = (
+    "audit", "compare", "compile", "convert", "diagnose", "evaluate", "inspect", "pick", "predict", "profile",
+    "read_record", "write_report",
+)  # fmt: skip
+COMMANDS = {"audit": "calibrate", "write_report": "report"}
+"""What the command of a function is called where it is called otherwise."""
+OTHER_NAMES = {"names": "target", "image": "end_to_end", "gates_file": "gates", "name": "target", "kind": "format"}
 """What the command's function calls its options otherwise."""
 COMMAND_ONLY = {
     "as_json", "debug", "require_valid", "junit", "plot", "delegate of pick", "compare of profile", "force of profile",
+    "audit of calibrate", "fail_on of calibrate",
 }  # fmt: skip
 Kept = dict[str, Any]
 UNTYPED: Any = edgeeff
@@ -120,16 +143,17 @@ def test_the_page_tells_of_every_public_name() -> None:
 # --- Arguments --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["convert", "evaluate", "pick", "predict", "profile"])
-def test_a_function_takes_what_its_command_takes(name: str) -> None:
-    parameters = inspect.signature(getattr(edgeeff, name)).parameters
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name not in {"compare", "read_record"}])
+def test_a_function_takes_what_its_command_takes(function: str) -> None:
+    parameters = inspect.signature(getattr(edgeeff, function)).parameters
+    name = COMMANDS.get(function, function)
     command = cli.main.commands[name]
     left = set(parameters) - {"progress"}
     for option in command.params:
         if {str(option.name), f"{option.name} of {name}"} & COMMAND_ONLY:
             continue
         called = OTHER_NAMES.get(str(option.name), str(option.name))
-        assert called in parameters, f"edgeeff.{name} has no {called}"
+        assert called in parameters, f"edgeeff.{function} has no {called}"
         left.discard(called)
         default = parameters[called].default
         if called in {"target", "output", "threads"} or default is inspect.Parameter.empty:
@@ -210,6 +234,18 @@ def test_pick_understands_what_people_write(kept: Kept, budget: str | float) -> 
         (lambda: UNTYPED.pick("30ms", percentile=95), "unknown percentile '95'"),
         (lambda: UNTYPED.predict("a.tflite", percentile=10), "unknown percentile '10'"),
         (lambda: UNTYPED.read_record("nowhere.json"), "cannot read the record nowhere.json"),
+        (lambda: UNTYPED.audit("photos", model="a.keras", variant="b0"), "--model and --variant both name the network"),
+        (lambda: UNTYPED.audit("photos", samples=0), "--samples 0: take 1 or more"),
+        (lambda: UNTYPED.audit("nowhere"), "nowhere"),
+        (lambda: UNTYPED.diagnose("a.tflite", baseline="b", samples=1), "--samples 1: take 2 or more"),
+        (lambda: UNTYPED.diagnose("a.tflite", baseline="b", input_range="1"), "--input-range '1'"),
+        (lambda: UNTYPED.inspect("nowhere.tflite"), "nowhere.tflite"),
+        (UNTYPED.compile, "no file is given"),
+        (lambda: UNTYPED.compile("a.tflite", segments=1), "--segments 1: take 2 or more"),
+        (lambda: UNTYPED.compile("a.tflite", time_limit="600"), "--time-limit '600' has no unit"),
+        (UNTYPED.write_report, "no record is given"),
+        (lambda: UNTYPED.write_report("a.json", format="pdf"), "unknown format 'pdf'"),
+        (lambda: UNTYPED.write_report(PICK, format="md", thumbnails="photos"), "are for pages"),
     ],
 )
 def test_what_cannot_be_is_an_input_error_that_names_it(call: Any, message: str) -> None:
@@ -268,6 +304,75 @@ def test_pick_is_what_the_command_prints() -> None:
     assert differing <= {"created", "seconds"}
     assert record.winner == "lite3"
     assert edgeeff.pick(1e-9, family="lite", target="recorded:raspberry-pi-4").winner is None
+
+
+def printed(*arguments: Any) -> dict[str, Any]:
+    done = CliRunner().invoke(cli.main, [str(one) for one in (*arguments, "--json")])
+    return dict(json.loads(done.stdout))
+
+
+def differing(told: dict[str, Any], others: dict[str, Any]) -> set[str]:
+    assert told.keys() == others.keys()
+    return {name for name in told if told[name] != others[name]}
+
+
+def test_inspect_is_what_the_command_prints(
+    tiny_float_tflite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # LiteRT is asked in a process of its own, once is enough here.
+    monkeypatch.setattr(inspection, "inspect", functools.cache(inspection.inspect))
+    found, judged = edgeeff.inspect(tiny_float_tflite), edgeeff.inspect(str(tiny_float_tflite), edge_tpu=True)
+    assert differing(to_dict(found), printed("inspect", tiny_float_tflite)) <= {"created"}
+    assert differing(to_dict(judged), printed("inspect", tiny_float_tflite, "--edge-tpu")) <= {"created"}
+    (tmp_path / "found.json").write_text(results.to_json(found))
+    assert edgeeff.read_record(tmp_path / "found.json", Inspection) == found
+
+
+def test_audit_and_diagnose_are_what_the_commands_print(tmp_path: Path, tiny_float_tflite: Path) -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for index in range(4):
+        pixels = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    audited = edgeeff.audit(tmp_path)
+    assert isinstance(audited, AuditRecord)
+    assert (audited.pixels.images, audited.model) == (4, None)
+    assert differing(to_dict(audited), printed("calibrate", tmp_path)) <= {"created", "seconds"}
+    same = edgeeff.diagnose(tiny_float_tflite, baseline=tiny_float_tflite, samples=4)
+    assert isinstance(same, DiagnosisRecord)
+    assert (same.cause, same.agreement) == (None, 1.0)
+    told = printed("diagnose", tiny_float_tflite, "--baseline", tiny_float_tflite, "--samples", 4)
+    assert differing(to_dict(same), told) <= {"created"}
+
+
+def test_compile_is_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "m.tflite").write_bytes(edge_tpu_files.PLAIN)
+    program = edge_tpu_files.stand_in(tmp_path, edge_tpu_files.success("m"), {"m_edgetpu.tflite": edge_tpu_files.WHOLE})
+    record = edgeeff.compile(
+        tmp_path / "m.tflite", output=tmp_path / "out", min_runtime=13, intermediate_tensors=["a", "b"], time_limit=60
+    )
+    assert isinstance(record, CompilationRecord)
+    given = ["--show_operations", "--min_runtime_version", "13", "--intermediate_tensors", "a,b", "--out_dir", "out"]
+    assert edge_tpu_files.given(program)[:-1] == given
+    assert edgeeff.read_record(tmp_path / "out" / "m_edgetpu.json") == record
+    arguments = ("compile", tmp_path / "m.tflite", "-o", tmp_path / "out", "--min-runtime", 13)
+    told = printed(*arguments, "--intermediate-tensors", "a,b")
+    assert differing(to_dict(record), told) <= {"created", "seconds"}
+
+
+def test_a_report_of_records_and_of_files_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pick.json").write_text(results.to_json(PICK))
+    said = edgeeff.write_report("pick.json", format="md")
+    assert isinstance(said, WrittenReport)
+    assert (said.report, said.format, said.results[0].verdict) == ("report.md", "md", "lite2 fits")
+    other = edgeeff.write_report(PICK, output="mine.md")
+    assert other == replace(said, report="mine.md")
+    assert Path("mine.md").read_text("utf-8") == Path("report.md").read_text("utf-8")
+    assert [one.source for one in reports.read([PICK, Path("pick.json")])] == ["given by a program"]
+    assert edgeeff.write_report(Path("pick.json"), PICK, output="both.md").results == said.results
 
 
 def test_records_of_another_kind_are_refused(tmp_path: Path) -> None:

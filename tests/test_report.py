@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgeeff.cli import main
-from edgeeff.report import html, latencies, markdown, records
+from edgeeff.report import html, latencies, markdown, plots, records
 from edgeeff.report.page import Page, Plot, Table
 from edgeeff.report.thumbnails import Thumbnails
 from edgeeff.results import EvaluationRecord, Record, to_json
@@ -89,7 +89,7 @@ def test_a_pull_request_reads_the_verdict_first(golden: Golden) -> None:
         (profile("pi4", 30.0), "valid", "good"),
         (reports.sustained(), "INVALID", "bad"),
         (profile("pi4", 30.0, emulated=True), "emulated", "warn"),
-        (judged(), "1 of 1 gates: no", "bad"),
+        (judged(), "gate failed", "bad"),
         (UNLABELLED, "no labels", ""),
         (PICK, "lite2 fits", "good"),
         (DOUBTFUL, "not certain", "warn"),
@@ -153,6 +153,62 @@ def test_classes_that_surely_lost_come_first() -> None:
         if isinstance(block, Table) and block.caption.startswith("Classes")
     ]
     assert table.rows[0].cells[0].text == "owl"  # whose scores were lowered
+
+
+def confusion_plots(*given: Record) -> list[Plot]:
+    return [
+        block
+        for section in page(*given).sections()
+        for part in section.parts
+        if part.title == "Confusion difference"
+        for block in part.blocks
+        if isinstance(block, Plot)
+    ]
+
+
+def test_the_confusion_difference_is_drawn_and_said() -> None:
+    (plot,) = confusion_plots(judged())
+    assert plot.said.startswith("The largest changes: dog taken for hen +3, owl taken for bee +3, ")
+    for width, classes in (("wide", 10), ("narrow", 9)):
+        drawn = plot.draw(width)
+        assert drawn.count(">owl<") == 2  # down and across
+        assert ">-12<" in drawn  # of 40 owls, 12 are not recognized any more
+        assert len(re.findall(r">[a-z]{3}<", drawn)) == 2 * classes
+
+
+def test_classes_whose_mistakes_changed_most_are_drawn() -> None:
+    changes = {(0, 0): -9, (0, 1): 9, (2, 3): -4, (4, 4): 1, (4, 0): -1, (5, 4): 1}
+    assert [plots.most_confused(changes, most) for most in (2, 3, 4, 6)] == [
+        [0, 1],
+        [0, 1, 4],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 4, 5],
+    ]
+
+
+def test_a_confusion_difference_of_single_images_is_a_table_only() -> None:
+    record = judged()
+    cells = {(right, said): images for right, said, images in record.baseline_confusion}
+    moved = cells | {(0, 0): cells[0, 0] - 1, (0, 1): cells.get((0, 1), 0) + 1}
+    once = dataclasses.replace(record, confusion=tuple((*cell, images) for cell, images in moved.items()))
+    assert confusion_plots(once) == []
+    assert confusion_plots(dataclasses.replace(record, confusion=record.baseline_confusion)) == []
+
+
+def test_a_column_that_no_file_fills_is_left_out() -> None:
+    def columns(*given: Record) -> tuple[list[str], str]:
+        table = page(*given).models
+        assert table is not None
+        return [column.name for column in table.columns], table.note
+
+    assert columns(profile("pi4", 30.0), reports.RECOVERED) == (["file", "MB", "p50, ms"], "")
+    assert columns(reports.RECOVERED, UNLABELLED) == (["file", "MB", "same class %"], "Same class: as the baseline.")
+    assert columns(profile("pi4", 30.0), judged())[0] == ["file", "MB", "p50, ms", "top-1 %", "points", "same class %"]
+
+
+@pytest.mark.parametrize("text", ["94% of 16", "94 % of 16"])
+def test_a_percent_sign_stands_at_its_number(text: str) -> None:
+    assert html.held(f"{text}, 12 ms") == "94% of 16, 12\N{NO-BREAK SPACE}ms"
 
 
 def test_plots_say_the_same_in_words(whole: str) -> None:
@@ -341,7 +397,10 @@ def test_json_says_what_was_written(tmp_path: Path) -> None:
     said = json.loads(done.stdout)
     assert said["format"] == "md"
     assert said["size_bytes"] == (tmp_path / "r.md").stat().st_size
-    assert said["results"] == [{"title": "Family lite on pi4", "verdict": "lite2 fits"}]
+    assert said["headline"] == "Family lite on pi4: lite2 fits"
+    (result,) = said["results"]
+    assert (result["title"], result["verdict"], result["labels"]) == ("Family lite on pi4", "lite2 fits", [])
+    assert result["summary"].startswith("lite2")
 
 
 def test_markdown_goes_to_standard_output(tmp_path: Path) -> None:

@@ -86,17 +86,17 @@ class _Anchors:
         return name
 
 
-def read(paths: Iterable[Path]) -> tuple[Given, ...]:
+def read(given: Iterable[Path | Record]) -> tuple[Given, ...]:
     """Read records of any kind, and take those apart that hold others; the same record given twice counts once.
 
-    Raises InputError when no file is given, and RecordError for what is no record that this edgeeff reads.
+    Raises InputError when nothing is given, and RecordError for what is no record that this edgeeff reads.
     """
     found: list[Given] = []
-    for path in paths:
-        record = read_record(path, more=(Inspection, Preflight))
+    for each in given:
+        record, source = _read(each)
         for one in (record, *_inside(record)):
             if all(one != known.record for known in found):
-                found.append(Given(one, str(path) if one is record else f"{path}, which holds it"))
+                found.append(Given(one, source if one is record else f"{source}, which holds it"))
     if not found:
         raise InputError("no record is given: name the .json files that convert, profile, evaluate or pick wrote")
     return tuple(found)
@@ -125,6 +125,12 @@ def build(given: Sequence[Given], *, title: str | None = None, thumbnails: Thumb
         chapters=chapters,
         provenance=tuple(_provenance(one) for one in given),
     )
+
+
+def _read(given: Path | Record) -> tuple[Record, str]:
+    if isinstance(given, Record):
+        return given, "given by a program"
+    return read_record(given, more=(Inspection, Preflight)), str(given)
 
 
 def _inside(record: Record) -> tuple[Record, ...]:
@@ -246,11 +252,17 @@ def _models(records: Sequence[Record]) -> Table | None:
         )
         yield ", ".join(view.percent(one.paired.agreement) for one in judged)
 
+    rows = [tuple(row(about)) for about in files.values()]
+    filled = [index for index in range(len(columns)) if any(cells[index] for cells in rows)]
+    said = {
+        "points": "Points: top-1 against the baseline's, with the 95 % interval.",
+        "same class %": "Same class: as the baseline.",
+    }
     return table(
         "The files of this report",
-        columns,
-        (row(about) for about in files.values()),
-        note="Points: top-1 against the baseline's, with the 95 % interval. Same class: as the baseline.",
+        (columns[index] for index in filled),
+        ([cells[index] for index in filled] for cells in rows),
+        note=" ".join(said[columns[index]] for index in filled if columns[index] in said),
         brief=True,
     )
 

@@ -124,6 +124,7 @@ from edgeeff.results.profile import (
     ProfileRecord,
 )
 from edgeeff.results.record import Device, ModelFile, Record, Runtime, TensorContract, this_device, versions
+from edgeeff.results.report import ReportedResult, WrittenReport
 
 __all__ = [
     "RECORDS",
@@ -213,6 +214,7 @@ __all__ = [
     "Reason",
     "Record",
     "Recovery",
+    "ReportedResult",
     "Runtime",
     "SetSummary",
     "TensorContract",
@@ -222,6 +224,7 @@ __all__ = [
     "Throttling",
     "TimedOn",
     "Verdict",
+    "WrittenReport",
     "Zone",
     "read_record",
     "this_device",
