@@ -37,8 +37,8 @@ docs: venv ## build the documentation as a site in build/docs, from docs/
 	$(BIN)/python -m sphinx -q -n -W --keep-going -E docs build/docs
 	@echo 'Open build/docs/index.html'
 
-bench: venv ## print our figures beside those of the plain way, from one run
-	set -e; for script in tests/benchmarks/*.py; do $(BIN)/python -m tests.benchmarks.$$(basename $$script .py); done
+bench: venv ## all benchmarks, about 45 minutes; options with ARGS='--list', '--full', '--write docs/results.md'
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 lock: ## choose the versions and hashes anew where pyproject.toml asks for it
 	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate \

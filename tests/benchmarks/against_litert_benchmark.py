@@ -1,6 +1,6 @@
 """The local profile's p50 against `litert-benchmark`, which comes with LiteRT.
 
-    python tests/benchmarks/against_litert_benchmark.py [MODEL.tflite] [--threads 1] [--rounds 10] [--runs 300]
+    python -m tests.benchmarks.against_litert_benchmark [MODEL.tflite] [--threads 1] [--rounds 10] [--runs 300]
 
 Processes of both alternate, each loads the file, warms up and measures; compared are their p50, round by round, and
 their p5, which says more where the machine is busy with other things.

@@ -1,6 +1,6 @@
 """What an audit takes: peak memory with few and with many images, and time by what is done.
 
-    python tests/benchmarks/audit_memory.py [--images 10000]
+    python -m tests.benchmarks.audit_memory [--images 10000]
 
 Both sides are processes of their own that audit a folder of small images of noise, made once. The network is a tiny one
 with swish, so that what is kept of the images shows, not the network.

@@ -1,10 +1,11 @@
 """What calibration needs in memory, with 100 images and with 10,000: they are read as they come, so it is the same.
 
-    python tests/benchmarks/calibration_memory.py MODEL.tflite [--images 100 10000] [--effort quick]
+    python -m tests.benchmarks.calibration_memory [MODEL.tflite] [--images 100 10000] [--effort quick]
 
-The model is a float .tflite. Images are dead leaves, made when they are asked for. Each number of images gets a process
-of its own, whose largest resident memory is printed, and the ratio of the last to the first. With a network for which
-plain ranges are good enough nothing is searched; others take the whole search.
+The model is a float .tflite; without it Lite0 is made, with its ImageNet weights, which the extra lite-weights brings.
+Images are dead leaves, made when they are asked for. Each number of images gets a process of its own, whose largest
+resident memory is printed, and the ratio of the last to the first. With a network for which plain ranges are good
+enough nothing is searched; others take the whole search.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ import numpy.typing as npt
 
 from edgeeff.calibration import synthetic
 from edgeeff.converters import float_model, recover
+from edgeeff.converters.trace import Request
 
 Image = npt.NDArray[np.uint8]
 DISTINCT = 50
@@ -52,9 +55,14 @@ class Made(Sequence[Image]):
         return np.ascontiguousarray(turned)
 
 
+def lite0(folder: Path) -> Path:
+    float_model.trace(Request(output=str(folder / "lite0.tflite"), variant="lite0"), lambda _: None)
+    return folder / "lite0.tflite"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--images", type=int, nargs="+", default=[100, 10_000])
     parser.add_argument("--effort", choices=list(recover.PLANS), default="quick")
     options = parser.parse_args()
@@ -66,11 +74,13 @@ def main() -> int:
         print(f"{peak * 1024} {time.perf_counter() - start:.1f}")
         return 0
     peaks = []
-    for count in options.images:
-        command = [sys.executable, __file__, str(options.model), "--images", str(count), "--effort", options.effort]
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=7200).stdout.split()
-        peaks.append(int(said[0]))
-        print(f"{count:6} images: {peaks[-1] / 1e6:6.0f} MB, {float(said[1]):6.0f} s", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = options.model or lite0(Path(folder))
+        for count in options.images:
+            command = [sys.executable, __file__, str(file), "--images", str(count), "--effort", options.effort]
+            said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=7200).stdout.split()
+            peaks.append(int(said[0]))
+            print(f"{count:6} images: {peaks[-1] / 1e6:6.0f} MB, {float(said[1]):6.0f} s", flush=True)
     print(f"ratio {peaks[-1] / peaks[0]:.2f}, {(peaks[-1] - peaks[0]) / 1e6:+.0f} MB")
     return 0
 

@@ -1,6 +1,6 @@
 """Time and memory of `edgeeff convert`, and latency of its file, against the plain script that a user would write.
 
-    python tests/benchmarks/convert_speed.py [--variant b2] [--images 128] [--repeats 3]
+    python -m tests.benchmarks.convert_speed [--variant b2] [--images 128] [--repeats 3]
 
 Both sides convert the same keras.applications network to int8, from the same weights file (random weights, ImageNet
 preprocessing), with the same calibration images (made here). Conversions alternate; the files' latencies are measured

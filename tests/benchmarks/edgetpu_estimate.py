@@ -12,6 +12,7 @@ are networks that it does not describe (which DenseNet, which SqueezeNet), those
 
 from __future__ import annotations
 
+import argparse
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,7 @@ class Network:
 
 def main() -> None:
     """Fit, leave out, print."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     figures = published()
     names = list(dict.fromkeys(figure.network for figure in figures))
     known = {name: network(name) for name in names}

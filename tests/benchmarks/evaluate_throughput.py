@@ -1,6 +1,6 @@
 """Images per second of `edgeeff evaluate`, beside the bound of this machine and the loop that a user writes.
 
-    python tests/benchmarks/evaluate_throughput.py [--model FILE --baseline FILE] [--data DIR] [--images N] [--many N]
+    python -m tests.benchmarks.evaluate_throughput [--model FILE --baseline FILE] [--data DIR] [--images N] [--many N]
 
 The bound is what the interpreters alone do on arrays that are ready, in as many processes as there are cores. The loop
 is one process that decodes with Pillow and runs both models with as many threads as there are cores. Without --data it

@@ -1,6 +1,6 @@
 """Convert every named variant, and networks between them, to int8 with random weights; print what each takes.
 
-    python tests/benchmarks/every_variant.py [--samples 8] [NAME ...]
+    python -m tests.benchmarks.every_variant [--samples 8] [NAME ...]
 
 NAME is a variant or a number (a phi). A file that does not pass verification ends the run with exit status 1.
 """

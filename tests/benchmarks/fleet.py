@@ -1,6 +1,6 @@
 """A fleet of simulated boards, some of them failing in every way that a board can, measured with `edgeeff profile`.
 
-    python tests/benchmarks/fleet.py [--boards 300] [--every 5] [--pace 0.3]
+    python -m tests.benchmarks.fleet [--boards 300] [--every 5] [--pace 0.3]
 
 Each board is an SSH server on 127.0.0.1 with a folder of its own; all of them live in one process beside the one that
 measures. Its commands run in a real shell, except that its python3 replays what devices/runner.py said once on this

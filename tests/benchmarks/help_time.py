@@ -1,6 +1,6 @@
 """CPU time of `edgeeff --help` beside that of an empty Python and of one that imports TensorFlow.
 
-python tests/benchmarks/help_time.py [--repeats 5]
+python -m tests.benchmarks.help_time [--repeats 5]
 """
 
 from __future__ import annotations

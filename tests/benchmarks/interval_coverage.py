@@ -1,6 +1,6 @@
 """How often the intervals of an evaluation hold the truth: 95 % is what they promise.
 
-    python tests/benchmarks/interval_coverage.py [--sets 20000] [--bootstrap-sets 200] [--seed 1]
+    python -m tests.benchmarks.interval_coverage [--sets 20000] [--bootstrap-sets 200] [--seed 1]
 
 Sets of images are drawn from models whose true figures are known. Beside each interval is what is naively done in its
 place, on the same sets: Wald's interval (the normal one with the observed variance), and for means over classes the

@@ -1,6 +1,6 @@
 """How often copies of images are recognised, how often different images pass for copies, and what both cost.
 
-    python tests/benchmarks/near_duplicates.py [DIR] [--no-crop] [--images 200]
+    python -m tests.benchmarks.near_duplicates [DIR] [--no-crop] [--images 200]
 
 Every image of DIR is saved anew in many ways, and each copy is compared with its original. Then all pairs of different
 images are compared, as they are and mirrored; those that pass are named, for they may be copies indeed. Without DIR,

@@ -1,8 +1,8 @@
 """Picking against measuring everything: the same winner, how many networks are measured, and what that saves.
 
-    python tests/benchmarks/pick_ladders.py [--ladders b:int8 b:float32 lite:int8] [--models FOLDER] [--largest b5]
-    python tests/benchmarks/pick_ladders.py --phi 5ms 12ms 30ms [--scheme int8]
-    python tests/benchmarks/pick_ladders.py --records FOLDER --models FOLDER
+    python -m tests.benchmarks.pick_ladders [--ladders b:int8 b:float32 lite:int8] [--models FOLDER] [--largest b5]
+    python -m tests.benchmarks.pick_ladders --phi 5ms 12ms 30ms [--scheme int8]
+    python -m tests.benchmarks.pick_ladders --records FOLDER --models FOLDER
 
 The first measures the whole ladder on this machine as `edgeeff profile` does, and then picks for every budget between
 two neighbours, below the smallest and above the largest, each time from nothing. The second finds the largest phi for
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder of converted files")
     parser.add_argument("--percentile", type=int, default=50, choices=(50, 90))
     parser.add_argument("--records", type=Path, help="folder of profile records to replay")
+    parser.add_argument("--budgets", type=int, metavar="N", help="only so many, from the smallest to the largest")
     parser.add_argument("--whole", default="full", choices=("full", "short"), help="protocol for the whole ladder")
     parser.add_argument("--phi", nargs="*", default=[], metavar="BUDGET")
     parser.add_argument("--scheme", default="int8", help="of the phi family")
@@ -67,9 +68,10 @@ def main() -> None:
         family, scheme = name.split(":")
         rungs = [one for one in ladder(family, scheme) if family != "b" or one.macs <= limit]
         if arguments.records is not None:
-            replay(name, rungs, arguments.records, arguments.models, arguments.percentile, whole, total)
+            given = (arguments.records, arguments.models, arguments.percentile, whole, total, arguments.budgets)
+            replay(name, rungs, *given)
         else:
-            live(name, rungs, arguments.models, arguments.percentile, whole, total)
+            live(name, rungs, arguments.models, arguments.percentile, whole, total, arguments.budgets)
     total.summarize()
 
 
@@ -107,10 +109,13 @@ class Total:
             )
 
 
-def budgets(seconds: Sequence[float]) -> list[float]:
-    """Return budgets between neighbours, below the smallest and above the largest."""
+def budgets(seconds: Sequence[float], count: int | None) -> list[float]:
+    """Return budgets between neighbours, below the smallest and above the largest; of more than `count`, so many."""
     between = [math.sqrt(below * above) for below, above in itertools.pairwise(seconds)]
-    return [seconds[0] * 0.8, *between, seconds[-1] * 1.2]
+    all_of_them = [seconds[0] * 0.8, *between, seconds[-1] * 1.2]
+    if count is None or count >= len(all_of_them):
+        return all_of_them
+    return [all_of_them[round(place)] for place in np.linspace(0, len(all_of_them) - 1, count)]
 
 
 def title(name: str, rungs: Sequence[Candidate], seconds: Sequence[float], spent_s: float) -> str:
@@ -139,7 +144,13 @@ def winner(names: Sequence[str], seconds: Sequence[float], budget_s: float) -> s
 
 
 def live(
-    name: str, rungs: Sequence[Candidate], models: Path | None, percentile: int, whole: Protocol, total: Total
+    name: str,
+    rungs: Sequence[Candidate],
+    models: Path | None,
+    percentile: int,
+    whole: Protocol,
+    total: Total,
+    count: int | None,
 ) -> None:
     """Measure a whole ladder, then pick from it."""
     with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +159,7 @@ def live(
         seconds = [bench.measure(one, 0)[0].seconds for one in rungs]
         spent = time.perf_counter() - begin
     print(title(name, rungs, seconds, spent))
-    for budget in budgets(seconds):
+    for budget in budgets(seconds, count):
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench([targets.LOCAL], 1, percentile, Path(folder), models=models)
             begin = time.perf_counter()
@@ -226,13 +237,14 @@ def replay(
     percentile: int,
     whole: Protocol,
     total: Total,
+    count: int | None,
 ) -> None:
     """Pick from what was recorded of a whole ladder."""
     known = {one.name: drawn(one, folder, models, percentile) for one in rungs}
     seconds = [float(np.median(known[one.name].seconds)) for one in rungs]
     spent = sum(known[one.name].cost_s(whole, converted=False) for one in rungs)
     print(title(name, rungs, seconds, spent))
-    for budget in budgets(seconds):
+    for budget in budgets(seconds, count):
         for repeat in range(REPEATS):
             generator, costs = random.Random(repeat), list[float]()  # noqa: S311 - draws processes
             result = search(

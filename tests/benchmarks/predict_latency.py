@@ -1,8 +1,8 @@
 """Latency of unmeasured variants after two measured ones: predicted against measured.
 
-    python tests/benchmarks/predict_latency.py [--families b lite] [--schemes int8 float32] [--largest b5]
-    python tests/benchmarks/predict_latency.py --records FOLDER
-    python tests/benchmarks/predict_latency.py --mlperf mlperf_inference_v1.1_raspberry_pi_4.csv
+    python -m tests.benchmarks.predict_latency [--families b lite] [--schemes int8 float32] [--largest b5]
+    python -m tests.benchmarks.predict_latency --records FOLDER
+    python -m tests.benchmarks.predict_latency --mlperf mlperf_inference_v1.1_raspberry_pi_4.csv
 
 Without `--records`, every variant is converted with random weights and measured here, quick, one thread, in turn; with
 it, the profile records of a folder are read (files named like b2_int8.tflite; of several records of one file the least
@@ -76,6 +76,7 @@ class Results:
         self.line: list[float] = []
         self.rate: list[float] = []
         self.inside: list[bool] = []
+        self.fits: list[tuple[str, float, float]] = []
 
     def add(self, title: str, known: Sequence[Measured], rest: Sequence[Measured], prior: Prior) -> None:
         """Fit on some networks and predict the rest; the line and the rate are those of the first and the last."""
@@ -84,6 +85,7 @@ class Results:
         first, last = known[0], known[-1]
         slope = (last.seconds - first.seconds) / (last.workload.macs - first.workload.macs)
         print(f"\n{title}")
+        before = len(self.errors)
         for item in rest:
             predicted = model.predict(item.workload)
             low, high = predicted.interval
@@ -100,12 +102,17 @@ class Results:
             self.line.append(line)
             self.rate.append(rate)
             self.inside.append(inside)
+        worst, worst_line = (max(map(abs, errors[before:])) for errors in (self.errors, self.line))
+        self.fits.append((title, worst, worst_line))
 
     def summarize(self) -> None:
         """Print medians, worst errors, and how many intervals held what was measured."""
         if not self.errors:
             print("nothing to predict: no ladder of three or more networks was found")
             return
+        print(f"\n{'worst error of':50s}   model    line")
+        for title, worst, worst_line in self.fits:
+            print(f"  {title:48s} {worst:7.1%} {worst_line:7.1%}")
         print(f"\n{len(self.errors)} predictions      median   worst")
         for name, errors in (("model", self.errors), ("line in MACs", self.line), ("single rate", self.rate)):
             size = np.abs(errors)

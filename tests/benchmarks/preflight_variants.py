@@ -1,7 +1,7 @@
 """Make every named variant for the Edge TPU, with random weights and few pixels; say what is known before compiling.
 
-    python tests/benchmarks/preflight_variants.py [--resolution 64] [NAME ...]
-    python tests/benchmarks/preflight_variants.py --folder FOLDER
+    python -m tests.benchmarks.preflight_variants [--resolution 64] [NAME ...]
+    python -m tests.benchmarks.preflight_variants --folder FOLDER
 
 Parameters are the same at every resolution, and so are operators, but for a PAD in edgetpu-l where sizes are even. NAME
 is a variant or a number (a phi). With a FOLDER its .tflite files are looked at as they are; float ones are made int8

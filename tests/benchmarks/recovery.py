@@ -1,6 +1,6 @@
 """What int8 costs a network at each effort, beside plain min/max ranges, on images that nothing was chosen by.
 
-    python tests/benchmarks/recovery.py [--model FILE] [--calibration DIR] [--evaluation DIR] [--images 128]
+    python -m tests.benchmarks.recovery [--model FILE] [--calibration DIR] [--evaluation DIR] [--images 128]
                                         [--effort quick standard thorough] [--seeds 1] [--crop center|none]
 
 Both folders hold class folders of the same names. Without options the hard case of the folder that EDGEEFF_SHARED

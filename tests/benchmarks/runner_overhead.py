@@ -1,6 +1,6 @@
 """What the runner adds: to the time of a run, and to the memory of a process that uses the runtime.
 
-    python tests/benchmarks/runner_overhead.py [MODEL.tflite] [--threads 1] [--rounds 20]
+    python -m tests.benchmarks.runner_overhead [MODEL.tflite] [--threads 1] [--rounds 20]
 
 Time: stretches of the runner's own loop, with the board's state read between them, against stretches of a bare loop in
 the same process, in turn. Memory: the runner up to its first inference against a script that only imports NumPy and

@@ -1,6 +1,6 @@
 """Size and latency of one network in every scheme, as ratios to float32: what the scheme table claims.
 
-    python tests/benchmarks/scheme_costs.py [--variant b0] [--runs 3]
+    python -m tests.benchmarks.scheme_costs [--variant b0] [--runs 3]
 
 Random weights; LiteRT with XNNPACK, one thread, the files measured in turn.
 """

@@ -1,6 +1,6 @@
 """What int8 costs when its ranges come from synthetic images, from noise and from photographs, all in one run.
 
-    python tests/benchmarks/synthetic_calibration.py [FLOAT.tflite ...] [--images DIR] [--calibration 64] [--seeds 3]
+    python -m tests.benchmarks.synthetic_calibration [FLOAT.tflite ...] [--images DIR] [--calibration 64] [--seeds 3]
 
 DIR holds photographs in class folders; without it, those in the folder that EDGEEFF_SHARED names, or in the one beside
 the project. Some of them calibrate the row "photographs", the others are the test. Top-1 is printed when there is a
@@ -126,8 +126,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each kind of synthetic image")
     given = parser.parse_args(arguments)
     if not given.images.is_dir():
-        print(f"no photographs in {given.images}: name a folder of them with --images", file=sys.stderr)
-        return
+        sys.exit(f"no photographs in {given.images}: name a folder of them with --images")
     contents = {str(path): path.read_bytes() for path in given.float_files} or {"lite0": lite0()}
     for name, content in contents.items():
         print(f"\n{name}")
