@@ -53,11 +53,15 @@ class Quantization:
     """
 
     min_scale: float
+    """The smallest scale of any channel: real value per step."""
     max_scale: float
+    """The largest one."""
     zero_point: int | None
-    """None when the channels differ in it."""
+    """The integer that stands for 0; None when the channels differ in it."""
     channels: int = 1
+    """How many pairs there are; 1 for the whole tensor."""
     axis: int | None = None
+    """The dimension that the pairs go along; None with one pair for the tensor."""
 
     @property
     def per_channel(self) -> bool:
@@ -70,11 +74,17 @@ class Tensor:
     """One tensor of the graph; in `shape_signature` a dimension that is known only at run time is -1."""
 
     index: int
+    """Its place among the tensors, from 0."""
     name: str
+    """As the file names it."""
     shape: tuple[int, ...]
+    """Its dimensions, with 1 for those that are known only at run time."""
     shape_signature: tuple[int, ...]
+    """Its dimensions, with -1 for those that are known only at run time."""
     dtype: str
+    """The type of its values, such as float32 or int8."""
     quantization: Quantization | None
+    """What its integers stand for; None where it is not quantized."""
     size_bytes: int
     """Bytes of its data in the file: 0 when it is computed."""
     values: tuple[int, ...] | None = None
@@ -111,10 +121,15 @@ class Operator:
     """One operator: its tensors as indices, -1 for an optional input that is not there."""
 
     index: int
+    """Its place in the graph, from 0."""
     name: str
+    """Its type, such as CONV_2D."""
     inputs: tuple[int, ...]
+    """Indices of the tensors that it reads; -1 for an optional one that is not there."""
     outputs: tuple[int, ...]
+    """Indices of the tensors that it writes."""
     macs: int
+    """Multiply-accumulates of one inference; 0 for all but convolutions and fully connected layers."""
     block: str | None
     """The part of the network that its tensors are named after, such as "block2a"."""
     version: int = 1
@@ -122,7 +137,7 @@ class Operator:
     custom: bool = False
     """True when it is none of TensorFlow Lite's own."""
     options: Mapping[str, int] = field(default_factory=dict)
-    """Those that accelerators have limits for; the schema's words for them are in `_OPTIONS`."""
+    """Those that accelerators have limits for, as the schema calls them."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +145,11 @@ class Signature:
     """A named entry point: names of arguments and results, and the tensors they stand for."""
 
     key: str
+    """Its name."""
     inputs: Mapping[str, int]
+    """Index of the tensor by the argument's name."""
     outputs: Mapping[str, int]
+    """Index of the tensor by the result's name."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +157,9 @@ class Left:
     """An operator that XNNPACK does not take, and why."""
 
     operator: int
+    """Its index."""
     reason: str
+    """Why, by the checks of XNNPACK's delegate."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +170,11 @@ class Delegation:
     """
 
     partitions: int
+    """Stretches of operators that XNNPACK computes in one call each."""
     taken: tuple[int, ...]
+    """Indices of the operators that it took."""
     left: tuple[Left, ...]
+    """The operators that it did not take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +187,11 @@ class Inspection(Record):
     hold, and `edge_tpu_estimate`."""
 
     model: ModelFile
+    """The file."""
     inputs: tuple[TensorContract, ...]
+    """What it takes."""
     outputs: tuple[TensorContract, ...]
+    """What it gives."""
     operator_counts: Mapping[str, int]
     """How many operators of each type, the most frequent first."""
     macs: int
@@ -176,17 +202,23 @@ class Inspection(Record):
     """What the network's blocks compute in: "static" is int8 or int16, "static in part", "dynamic" (integer weights,
     inputs scaled anew for each image), "weight-only" (small weights, float arithmetic), or "float"."""
     delegation: Delegation | None
-    """None when LiteRT cannot run the file; `runtime_error` says why."""
+    """What XNNPACK took; None when LiteRT cannot run the file, and `runtime_error` says why."""
     runtime_error: str | None
+    """Why LiteRT cannot run the file; None when it can."""
     edge_tpu: CompiledFile | None
     """What a file that was compiled for the Edge TPU says of itself; None for others."""
     edge_tpu_estimate: EdgeTpuEstimate | None
     """What sending takes of its latency; None for others, and where a part of it cannot be read."""
     metadata: metadata.Metadata | None
+    """What it says of itself; None when it has no metadata."""
     signatures: tuple[Signature, ...]
+    """Its named entry points; often none."""
     subgraphs: int
+    """How many subgraphs it has; only the first is listed."""
     operators: tuple[Operator, ...]
+    """The operators in the order in which they are computed."""
     tensors: tuple[Tensor, ...]
+    """The tensors by index."""
 
     def inputs_of(self, operator: Operator) -> tuple[Tensor, ...]:
         """Return the input tensors of an operator; optional ones that are not there are left out."""

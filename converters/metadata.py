@@ -84,11 +84,17 @@ class InputContract:
     """
 
     height: int
+    """Of the image, in pixels."""
     width: int
+    """Of the image, in pixels."""
     channels: int
+    """3 for RGB."""
     dtype: str
+    """The type of the tensor's values."""
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """What is taken off each channel, in pixel values."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """What each channel is divided by then, in pixel values."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +102,17 @@ class Metadata:
     """What was read of a file's metadata; None where it says nothing."""
 
     name: str | None
+    """What the model is called."""
     description: str | None
+    """What it is, in a sentence or a few."""
     labels: tuple[str, ...] | None
+    """Class names in the order of the scores."""
     contract: InputContract | None
+    """What the input takes."""
     provenance: Mapping[str, Any] | None
     """The JSON object of our own entry."""
     min_parser_version: str | None
+    """The oldest version of the metadata's readers that understands it."""
 
 
 def embed(

@@ -38,13 +38,19 @@ class Judged:
     """What becomes of one operator; reason, fix and source are empty where it is mapped."""
 
     operator: int
+    """Its index in the graph."""
     name: str
+    """Its type, such as CONV_2D."""
     block: str | None
     """The part of the network that it is in, such as "block2a"."""
     verdict: OperatorVerdict
+    """Whether the compiler gives it to the Edge TPU, as far as that is known."""
     reason: str = ""
+    """Why not, or why that is not known."""
     fix: str = ""
+    """What to do about it."""
     source: str = ""
+    """Where this is known from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +62,11 @@ class Preflight(Record):
     """2 came with `forecast`, and with names and places of operators."""
 
     model: ModelFile
+    """The file, before compiling."""
     forecast: Forecast
+    """What would become of the whole file."""
     operators: tuple[Judged, ...]
+    """What would become of each operator, in the order of the graph."""
 
     @property
     def verdict(self) -> FileVerdict:

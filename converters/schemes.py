@@ -16,6 +16,7 @@ class Scheme:
     """How weights and activations are stored and computed."""
 
     name: str
+    """As --scheme takes it."""
     summary: str
     """What it costs and where, in one line for people."""
     input_type: Default
@@ -23,6 +24,7 @@ class Scheme:
     calibrated: bool
     """Whether activation ranges are needed, and so calibration images."""
     slow_on_cpu: bool = False
+    """Whether it is slower than float32 on CPUs."""
     integer: bool = False
     """Whether every operator but those declared (a softmax with float output) must be integer."""
 

@@ -49,8 +49,11 @@ class Facts:
     key: str
     """Its name among the targets, e.g. raspberry-pi-4."""
     name: str
+    """As it is sold."""
     cpu: str | None = None
+    """Name of its CPU."""
     cores: int | None = None
+    """Number of CPU cores."""
     clock_hz: float | None = None
     """The highest frequency without overclocking."""
     memory_bytes: tuple[int, ...] = ()
@@ -58,7 +61,9 @@ class Facts:
     peak_float32_ops_per_s: float | None = None
     """A multiply-add counts as two operations, here and below."""
     peak_int8_ops_per_s: float | None = None
+    """The same for 8-bit integers."""
     has_int8_dot_product: bool | None = None
+    """Whether the CPU has instructions for dot products of 8-bit integers."""
     memory_bandwidth_bytes_per_s: float | None = None
     """What the memory's interface can do in theory."""
     memory_copy_bytes_per_s: tuple[float, float] | None = None
@@ -70,9 +75,13 @@ class Facts:
     hard_limit_c: float | None = None
     """The system does what it can to stay below this."""
     accelerator: str | None = None
+    """What computes networks beside the CPU, such as an Edge TPU."""
     accelerator_int8_ops_per_s: float | None = None
+    """The most that it computes."""
     accelerator_memory_bytes: int | None = None
+    """Its own memory for parameters."""
     notes: str = ""
+    """What else is worth knowing."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Where each figure is from, by the field's name."""
 
@@ -91,6 +100,7 @@ class Target:
     """A named way to reach a board; raises InputError when a part of it makes no sense."""
 
     name: str
+    """As --target takes it."""
     url: str | None = None
     """"local", ssh://[user@]host[:port], or None for a board that comes with edgeeff: facts, but nowhere to go."""
     board: str | None = None
@@ -100,6 +110,7 @@ class Target:
     emulated: bool = False
     """A program stands in for the board, so its latencies are nobody's; only its owner can know."""
     notes: str = ""
+    """What its owner wrote of it."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -51,8 +51,11 @@ class Installed:
     """A package, program or library; without a version where it does not say one."""
 
     name: str
+    """Of the package, program or library."""
     found: bool
+    """Whether it is there."""
     version: str | None = None
+    """Its version; None where it is not there or does not say one."""
     path: str | None = None
     """Where a program or a library is."""
 
@@ -74,9 +77,13 @@ class Readiness:
     """Whether a command can run, and how to get what it lacks."""
 
     command: str
+    """The command's name."""
     when: str | None
+    """The thing that it can do; None for what it needs without options."""
     missing: tuple[str, ...]
+    """Names of what it lacks; empty when it can run."""
     get: str | None
+    """What to type to get that; None when nothing is missing."""
 
     @property
     def ready(self) -> bool:
@@ -89,12 +96,19 @@ class Checkup:
     """What was found on this machine."""
 
     edgeeff: str
+    """Version of edgeeff."""
     python: str
+    """Version of Python."""
     executable: str
+    """Path of the Python that runs edgeeff."""
     machine: str
+    """Architecture, system and C library."""
     installed: tuple[Installed, ...]
+    """What edgeeff can use, and whether it was found."""
     commands: tuple[Readiness, ...]
+    """Every command, and every thing that needs more, with what it lacks."""
     conflicts: tuple[str, ...]
+    """What does not go together, and what to do about it."""
 
 
 _CONVERT = ("tensorflow", "ai-edge-litert", "litert-quantizer")

@@ -45,10 +45,15 @@ class Scaling:
     """
 
     phi: float
+    """The compound coefficient."""
     depth: float
+    """alpha to the power of phi."""
     width: float
+    """beta to the power of phi."""
     resolution: float
+    """gamma to the power of phi."""
     flops_growth: float
+    """What each step of phi multiplies the MACs by, about."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,11 @@ class ImpliedPhi:
     """The phi that each published coefficient of one variant would need by itself, to three decimals."""
 
     depth: float
+    """log(depth) / log(alpha)."""
     width: float
+    """log(width) / log(beta)."""
     resolution: float
+    """log(resolution / 224) / log(gamma)."""
 
 
 class _Stage(NamedTuple):
@@ -209,16 +217,27 @@ class Row:
     """
 
     variant: str
+    """Its name."""
     phi: float | None
+    """Nominal for a variant, exact for a "phi" network; None where it has no meaning."""
     implied_phi: ImpliedPhi | None
+    """What each coefficient would need by itself; None where it has no meaning."""
     depth: float
+    """Multiplier of the base network's depth."""
     width: float
+    """Multiplier of the base network's width."""
     resolution: int
+    """Height and width of the input, in pixels."""
     parameters: int
+    """Trainable ones: weights, biases, and scale and offset of every batch normalization."""
     macs: int
+    """Multiply-accumulates of one image; papers call them FLOPs."""
     top1: float | None
+    """Published for float, on ImageNet, in percent; None where nobody published it."""
     int8_top1: float | None
+    """Published for int8, on ImageNet, in percent; None where nobody published it."""
     source: str | None
+    """Where these are published."""
 
 
 IMAGENET = Preprocessing("imagenet", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))

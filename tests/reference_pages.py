@@ -24,7 +24,7 @@ from edgeeff.converters.inspect import Inspection
 from edgeeff.converters.preflight import Preflight
 from edgeeff.devices import targets
 from edgeeff.doctor import Checkup
-from edgeeff.results import RECORDS, Comparison, EvaluationComparison, FleetSummary, Record
+from edgeeff.results import RECORDS, Comparison, EvaluationComparison, FleetSummary, Record, WrittenReport
 from edgeeff.scaling import Row, Scaling
 
 COLUMNS = 100
@@ -188,7 +188,7 @@ DOCUMENTS: Mapping[str, str] = {
     "predict": "[edgeeff/prediction](#edgeeffprediction)",
     "profile": "`records`: a list of [edgeeff/profile](#edgeeffprofile); `fleet`: a list of "
     "[FleetSummary](#fleetsummary); `comparisons`: a list of [Comparison](#comparison); `failures`: what failed where",
-    "report": "`report` (its path), `format`, `size_bytes`, `results`: the title and the verdict of each",
+    "report": "[WrittenReport](#writtenreport)",
     "scale": "`scaling` ([Scaling](#scaling)), `resolution_px`, `parameters`, `macs`",
     "schemes": "`schemes`: a list of [Scheme](#scheme)",
     "variants": "`variants`: a list of [Row](#row)",
@@ -199,6 +199,7 @@ PARTS: tuple[type[Any], ...] = (
     Comparison,
     EvaluationComparison,
     FleetSummary,
+    WrittenReport,
     Scaling,
     Row,
     schemes.Scheme,
@@ -312,6 +313,12 @@ def without_unit() -> list[str]:
         for name, hint in hints(cls).items()
         if float in _leaves(hint) and not unit(cls, name)
     )
+
+
+def without_text() -> list[str]:
+    """Return the fields that have no docstring."""
+    fields = {(cls.__name__, name, documented(cls, name)) for cls in (Record, *everything()) for name in hints(cls)}
+    return sorted(f"{cls}.{name}" for cls, name, text in fields if not text)
 
 
 def words(hint: Any) -> str:

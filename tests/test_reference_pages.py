@@ -25,6 +25,10 @@ def test_every_field_of_decimals_has_a_unit() -> None:
     assert pages.without_unit() == []
 
 
+def test_every_field_is_described() -> None:
+    assert pages.without_text() == [], "a field's description is the string below it in its class"
+
+
 def test_no_unit_is_kept_for_a_field_that_is_gone() -> None:
     fields = {(cls.__name__, name) for cls in pages.everything() for name in pages.hints(cls)}
     assert [key for key in pages.OWN_UNITS if tuple(key.split(".")) not in fields] == []

@@ -18,13 +18,15 @@ class SetSummary:
     distinct: int
     """Of these, without the copies of another one."""
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     """Of red, green and blue over all images, 0 to 255."""
+    std: tuple[float, float, float]
+    """Standard deviation of red, green and blue over all images, 0 to 255."""
     black: tuple[str, ...] = ()
-    """Names of images that are black all over, as are the next two."""
+    """Names of images that are black all over."""
     white: tuple[str, ...] = ()
+    """Names of images that are white all over."""
     flat: tuple[str, ...] = ()
-    """Of one colour."""
+    """Names of images of another single colour."""
     grey: int = 0
     """Images without any colour."""
     small: int = 0
@@ -39,6 +41,7 @@ class SetSummary:
     copies: tuple[Leak, ...] = ()
     """Images that repeat one before them."""
     findings: tuple[Finding, ...] = ()
+    """What is wrong with them; empty in an audit, which has all findings in one place."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class TensorStability:
     """How alike a tensor's range comes out of either half of a set."""
 
     tensor: str
+    """Its name in the network."""
     block: str
     """The part of the network, such as "block2a"; empty where its name does not say."""
     ratio: float
@@ -57,6 +61,7 @@ class LoneImage:
     """An image that sets activation ranges alone."""
 
     image: str
+    """Its path in the folder."""
     tensors: int
     """Whose ranges would be at least a tenth narrower without it."""
     worst: str
@@ -70,10 +75,11 @@ class Growth:
     """How wide the ranges of the first so many images are, as parts of the whole set's."""
 
     images: int
+    """How many images, the first ones that would be drawn."""
     median: float
-    """Of all tensors."""
+    """Width of a range divided by that of the whole set: the median of all tensors."""
     lowest: float
-    """Nine tensors of ten have more than this."""
+    """The same; nine tensors of ten have more than this."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class RangeAudit:
     """What a set does to the activation ranges of a network."""
 
     model: str
+    """The network's name, or path."""
     sha256: str
     """Of the float .tflite that ran."""
     images: int
@@ -92,9 +99,11 @@ class RangeAudit:
     stability_lowest: float
     """Nine tensors of ten have more than this."""
     least_stable: tuple[TensorStability, ...]
+    """The tensors that differ most between both halves."""
     lone: tuple[LoneImage, ...]
     """Those that set most ranges alone."""
     growth: tuple[Growth, ...]
+    """From few images to all of them."""
     enough: int | None
     """The number of images from which on twice as many widen the ranges no more; None where these are not enough."""
 
@@ -107,17 +116,21 @@ class AuditRecord(Record):
     schema_version: ClassVar[int] = 1
 
     folder: str
+    """The folder with the images."""
     seed: int
+    """Decides the order in which images are drawn, as for convert."""
     against: str | None
+    """The evaluation set that it was compared with; None where none was given."""
     against_images: int
-    """Of the evaluation set, that could be read."""
+    """How many images of that set could be read."""
     model: ModelFile | None
-    """As the user gave it; None for a variant, and where none was given."""
+    """The network's file, as the user gave it; None for a variant, and where none was given."""
     resolution: tuple[int, int]
     """Height and width that the images were looked at, in pixels."""
     pixels: SetSummary
+    """What the images are like."""
     ranges: RangeAudit | None
-    """None where no network was given."""
+    """What the images do to the network's ranges; None where no network was given."""
     leaks: tuple[Leak, ...]
     """Images of the evaluation set that are in this one."""
     findings: tuple[Finding, ...]

@@ -26,10 +26,15 @@ class ForeseenOperators:
     """Operators of one type that are judged alike; reason, fix and source are empty where they are mapped."""
 
     name: str
+    """Their type, such as CONV_2D."""
     count: int
+    """How many they are."""
     verdict: OperatorVerdict
+    """Whether the compiler gives them to the Edge TPU, as far as that is known."""
     reason: str = ""
+    """Why not, or why that is not known."""
     fix: str = ""
+    """What to do about it."""
     source: str = ""
     """Where this is known from."""
     places: tuple[str, ...] = ()
@@ -55,20 +60,23 @@ class Forecast:
     """What is known, before compiling, of what the Edge TPU compiler would make of a file."""
 
     verdict: FileVerdict
+    """What the compiler would make of the whole file."""
     operators: tuple[ForeseenOperators, ...]
+    """The operators, those of one type and verdict together."""
     parts: int
     """How many stretches of operators the graph falls into, those for the Edge TPU and those for the CPU in turn; for
     this, unknown ones count as mapped."""
     cpu: CpuShare
-    """If all unknown operators are mapped."""
+    """What the CPU gets if all unknown operators are mapped."""
     cpu_at_worst: CpuShare
-    """If none of them is."""
+    """What the CPU gets if none of them is."""
     parameter_bytes: int
     """Constants of the operators that the Edge TPU computes, if all unknown ones are mapped; it stores them with some
     more bytes."""
     streamed_bytes: int
     """How many of them are sent with each inference at least, since the memory for parameters is no larger."""
     advice: tuple[str, ...] = ()
+    """What would make it better suited."""
     estimate: EdgeTpuEstimate | None = None
     """How long the part for the Edge TPU may take; None where nothing is for it."""
 
@@ -90,8 +98,11 @@ class EdgeTpuExecutable:
     each inference."""
 
     kind: ExecutableKind
+    """What becomes of its parameters."""
     chip: str
+    """What it is compiled for, as it says itself."""
     parameter_bytes: int
+    """Size of its parameters."""
     caching_token: str
     """16 hexadecimal digits; files whose programs have the same were compiled together, and keep their parameters there
     together."""
@@ -102,12 +113,15 @@ class EdgeTpuOperator:
     """One `edgetpu-custom-op`: the part of a graph that the Edge TPU computes, which it has as programs."""
 
     subgraph: int
+    """Index of the subgraph that it is in."""
     index: int
+    """Its place there, from 0."""
     minimum_runtime: int | None
     """Version of the Edge TPU runtime (libedgetpu) that it needs at least; None where it cannot be read."""
     compiler: str | None
     """How the compiler names its own build, such as "cl/343520747"; None where it does not say."""
     executables: tuple[EdgeTpuExecutable, ...]
+    """Its programs; empty where they cannot be read."""
     problem: str | None = None
     """Why nothing could be read of it."""
 
@@ -117,6 +131,7 @@ class CompiledFile:
     """What a file for the Edge TPU says of itself."""
 
     operators: tuple[EdgeTpuOperator, ...]
+    """Its parts for the Edge TPU; empty where nothing was compiled."""
     cpu_operators: int
     """Operators that were left to the CPU."""
 
@@ -171,6 +186,7 @@ class EdgeTpuEstimate:
     left_out: tuple[str, ...]
     """What takes time and is not counted; nothing, when it is empty."""
     times: tuple[EdgeTpuTime, ...]
+    """For each link whose figures are published."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +194,11 @@ class OperatorStatus:
     """A line of the compiler's table: so many operators of one type, and what became of them, in its own words."""
 
     name: str
+    """Type of the operators, such as CONV_2D."""
     count: int
+    """How many they are."""
     status: str
+    """What became of them, in the compiler's words."""
 
     @property
     def mapped(self) -> bool:
@@ -192,9 +211,11 @@ class Disagreement:
     """Operators of one type that the compiler did not do with as was foreseen."""
 
     name: str
+    """Type of the operators, such as CONV_2D."""
     count: int
     """At least: the compiler tells types and counts, not which ones."""
     foreseen: OperatorVerdict
+    """What edgeeff had said of them."""
     statuses: tuple[str, ...]
     """What the compiler says of this type where it did otherwise."""
 
@@ -207,10 +228,13 @@ class ForecastCheck:
     """
 
     agreed: int
+    """Operators with which the compiler did what was foreseen."""
     settled: int
     """Operators that were unknown before."""
     stranded: int
+    """Operators that it left only because an earlier one was left."""
     disagreements: tuple[Disagreement, ...]
+    """Operators with which it did otherwise."""
     uncounted: tuple[str, ...]
     """Types of which the compiler tells another number than the file has: it changed the graph first."""
 
@@ -223,22 +247,33 @@ class CompilerSummary:
     """
 
     input: str | None = None
+    """Name of the file that was given."""
     input_bytes: int | None = None
+    """Its size."""
     output: str | None = None
+    """Name of the file that was made."""
     output_bytes: int | None = None
+    """Its size."""
     on_chip_used_bytes: int | None = None
     """Parameters that stay on the Edge TPU."""
     on_chip_remaining_bytes: int | None = None
+    """Memory for parameters on the Edge TPU that is left."""
     on_chip_available_bytes: int | None = None
     """What version 2.0 says instead of what remains: more than remains, since what is used is still part of it."""
     off_chip_bytes: int | None = None
     """Parameters that are sent with each inference."""
     subgraphs: int | None = None
+    """Parts of the graph that run on the Edge TPU."""
     operators: int | None = None
+    """Operators of the whole graph."""
     operation_log: str | None = None
+    """Name of the log with every operator."""
     edge_tpu_operators: int | None = None
+    """Operators that run on the Edge TPU."""
     cpu_operators: int | None = None
+    """Operators that run on the CPU."""
     statuses: tuple[OperatorStatus, ...] = ()
+    """Its table of operators; empty where it printed none."""
 
 
 @dataclass(frozen=True)
@@ -275,16 +310,20 @@ class Compiled:
     """A file for the Edge TPU, what the compiler said of it, and what it says of itself."""
 
     file: ModelFile
+    """The file for the Edge TPU."""
     source: str
     """Path of the file that it was made of."""
     summary: CompilerSummary | None
+    """What the compiler printed of it; None where it printed nothing."""
     inside: CompiledFile
+    """What the file says of itself."""
     estimate: EdgeTpuEstimate | None = None
-    """None in records of version 1, and where nothing of the file runs on the Edge TPU or it cannot be read."""
+    """How long an inference may take; None in records of version 1, and where nothing of the file runs on the Edge TPU
+    or it cannot be read."""
     foreseen: Forecast | None = None
-    """What was known before; None in records of version 1, and where it was not asked."""
+    """What edgeeff had said before; None in records of version 1, and where it was not asked."""
     check: ForecastCheck | None = None
-    """None where the compiler gave no table, or nothing was foreseen."""
+    """How far the compiler agrees with that; None where it gave no table, or nothing was foreseen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,15 +336,20 @@ class CompilationRecord(Record):
     compiler: str
     """Path of the program."""
     compiler_version: str | None
+    """As it says itself; None where it does not."""
     arguments: tuple[str, ...]
     """What it was given beside the files and where to write."""
     seconds: float
     """How long it ran."""
     sources: tuple[ModelFile, ...]
+    """The files that were given."""
     compiled: tuple[Compiled, ...]
+    """The files that were made of them."""
     compiled_together: bool
     """True when several files share a caching token: they keep their parameters on the Edge TPU together."""
     attempts: int
+    """How many parts of the graph it tried when it searched for one that compiles; 0 when it did not search."""
     log: str
     """Path of what it printed, as it printed it."""
     warnings: tuple[str, ...]
+    """What to know before using the files."""

@@ -15,6 +15,7 @@ class Fidelity:
     """How close a quantized file's scores come to the float file's on the same images."""
 
     images: int
+    """That both files ran on."""
     divergence: float
     """Mean Kullback-Leibler divergence of the float file's scores from the quantized file's, in nats: 0 is the same."""
     agreement: float
@@ -28,11 +29,13 @@ class Attempt:
     """One way to quantize that was tried, and what it gave."""
 
     name: str
+    """What was done, in words."""
     fidelity: Fidelity
     """On the images kept apart."""
     learned: Fidelity
     """On images that were learned from: where this is much better, they were learned by heart."""
     seconds: float
+    """What it took."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,17 @@ class Recovery:
     effort: str
     """"quick", "standard" or "thorough"."""
     seed: int
+    """Decides what is drawn by chance."""
     calibration_images: int
+    """Images that were learned from."""
     judging_images: int
+    """Images kept apart, which chose."""
     attempts: tuple[Attempt, ...]
+    """Every way that was tried, in order."""
     chosen: str
+    """Name of the attempt that the file is."""
     warnings: tuple[str, ...]
+    """What to know of the choice."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +65,15 @@ class Finetuning:
     teacher: str
     """"float", or "float and labels"."""
     seed: int
+    """Decides what is drawn by chance."""
     steps: int
     """Planned ones; training ends early when images kept apart are no longer answered better."""
     steps_taken: int
+    """How many there were."""
     best_step: int
     """At which the images kept apart were answered best: `after` is of the weights that it had then."""
     batch: int
+    """Images in each step."""
     images: int
     """Images that were learned from."""
     judging_images: int
@@ -69,13 +81,15 @@ class Finetuning:
     before: Attempt
     """What training began with: ranges alone, or weights that were tuned block by block."""
     after: Attempt
+    """What came of training."""
     chosen: str
     """The name of one of the two."""
     divergences: tuple[tuple[int, float], ...]
     """Of the simulated network on the images kept apart, by step."""
     accuracy_before: float | None
-    """Of the simulated network on the images kept apart, 0 to 1, where there were labels."""
+    """Of the simulated network on the images kept apart, 0 to 1, before the first step; None without labels."""
     accuracy_after: float | None
+    """The same at `best_step`."""
     simulation_correlation: float
     """Pearson correlation of the file's logits with those of the network as it was simulated, on images kept apart."""
     resumed_at: int | None
@@ -87,7 +101,9 @@ class Finetuning:
     compressed_layers: int
     """How many were pruned or clustered."""
     packages: dict[str, str]
+    """Versions of the packages that trained."""
     warnings: tuple[str, ...]
+    """What did not go as it should."""
     compressed_bytes: int | None = None
     """Size of the file after deflate, as gzip and zip use it, at level 9."""
 
@@ -103,6 +119,7 @@ class Goal:
     max_latency: float | None = None
     """As a ratio to the float file's."""
     max_latency_s: float | None = None
+    """In seconds, on the target."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,7 @@ class MixedPoint:
     """One file on the way from float to int8, and what it gave."""
 
     name: str
+    """Which blocks are how, in words."""
     levels: dict[str, str]
     """Of every block: "float"; "dynamic", int8 weights for convolutions; static int8 of the "expansion", up to the
     squeezing, of all "inner" operators but the residual sum, or of the "whole" block."""
@@ -125,10 +143,13 @@ class MixedPoint:
     judges: int
     """Images whose changes went into the estimate: those kept apart, and the others unless they change less."""
     latency_s: float
+    """Median of its measurements."""
     latency_ratio: float
     """To the float file's."""
     size_bytes: int
+    """Of the file."""
     chosen: bool = False
+    """True for the point that the file is."""
 
     @property
     def static(self) -> tuple[str, ...]:
@@ -146,7 +167,9 @@ class MixedTrial:
     """One level of one block."""
 
     block: str
+    """Its name, such as "block2a"."""
     level: str
+    """Its precision, as in a point's `levels`."""
     divergence: float
     """With only this block at this level."""
     latency_ratio: float
@@ -158,9 +181,13 @@ class TimedOn:
     """Where latencies were measured, by what and on how many threads."""
 
     target: str
+    """Its name; "local" for this machine."""
     device: Device
+    """The machine that it is."""
     runtime: Runtime | None
+    """What ran the files; None where it is not known."""
     threads: int
+    """How many the runtime used."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +195,13 @@ class Mixed:
     """What was tried to mix precisions, and what was chosen for the goal."""
 
     goal: Goal
+    """What was asked for."""
     met: bool
     """False where no point reaches the goal: the one that comes closest to it was chosen."""
     shortfall: str | None
     """What came closest, and what would help, where it is not met."""
     seed: int
+    """Decides what is drawn by chance."""
     calibration_images: int
     """Those that ranges were learned from."""
     judging_images: int
@@ -182,13 +211,17 @@ class Mixed:
     point_images: int
     """Those of both that each point was compared on, as they are and mirrored."""
     timed_on: TimedOn
+    """Where latencies were measured."""
     float_latency_s: float
+    """What the float file takes there."""
     points: tuple[MixedPoint, ...]
     """From the closest to float to the fastest; each is better than all others in one of the two."""
     trials: tuple[MixedTrial, ...]
+    """Every level of every block by itself."""
     tuned: tuple[str, ...] = ()
     """Blocks whose weights were tuned for static int8, each by itself."""
     warnings: tuple[str, ...] = ()
+    """What to know of the choice."""
 
     @property
     def chosen(self) -> MixedPoint:
@@ -201,11 +234,17 @@ class CalibrationUse:
     """Which images set the activation ranges: `kind` is "synthetic", "folder" or "none"."""
 
     kind: str
+    """"synthetic", "folder" or "none"."""
     count: int
+    """How many images."""
     seed: int
+    """Decides which images are drawn, or how they are made."""
     folder: str | None = None
+    """Where they are from; None for images that edgeeff makes, and for none."""
     method: str = "min/max"
+    """How ranges were chosen, or weights were changed, by the name of the attempt that was kept."""
     note: str = ""
+    """What else to know of them; often empty."""
     images: tuple[tuple[str, str], ...] = ()
     """Relative path and sha256 of every image of a folder."""
     survey: SetSummary | None = None
@@ -220,8 +259,11 @@ class Check:
     """One thing that was verified of a file."""
 
     name: str
+    """What was looked at."""
     passed: bool
+    """Whether it holds; a file is written only when all do."""
     detail: str
+    """What was found."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +271,7 @@ class Agreement:
     """How a quantized file's outputs compare with the float file's on the same probe images."""
 
     images: int
+    """Probe images that both files ran on."""
     same_top1: float
     """Fraction of images with the same best class, 0 to 1."""
     max_difference: float
@@ -245,24 +288,37 @@ class ConversionRecord(Record):
     schema_version: ClassVar[int] = 4
 
     model: ModelFile
+    """The file that was made."""
     source: str
     """A variant's name, a phi, or the path of the model that was given."""
     source_sha256: str | None
+    """Of the model's file, or of a variant's weights; None for a folder, and for weights that are no file."""
     weights: str
+    """"imagenet", "none" (random), a path, or "as in the model"."""
     scheme: str
+    """How weights and activations are stored and computed, as `edgeeff schemes` names it."""
     classes: int
+    """How many scores it gives."""
     resolution: tuple[int, int]
     """Height and width in pixels."""
     output: str
     """"softmax" or "logits"."""
     input_contract: TensorContract
+    """What the file takes."""
     output_contract: TensorContract
+    """What the file gives."""
     macs: int
+    """Multiply-accumulates of one image; papers call them FLOPs."""
     float_size_bytes: int
+    """Size of the same network as a float32 file."""
     calibration: CalibrationUse
+    """Which images set the ranges."""
     agreement: Agreement
+    """How its outputs compare with the float file's."""
     checks: tuple[Check, ...]
+    """What was verified."""
     warnings: tuple[str, ...] = ()
+    """What to know before using the file."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each step."""
     recovery: Recovery | None = None

@@ -16,9 +16,13 @@ class Test:
     __test__ = False  # no test of ours: pytest is not to collect it
 
     name: str
+    """What was looked for, such as "constant-output"."""
     found: bool
+    """Whether it is so."""
     text: str
+    """The evidence in words."""
     figures: dict[str, float] = field(default_factory=dict)
+    """The evidence in numbers, by name; fractions are 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,17 @@ class TensorFault:
     """A tensor of the network in both files."""
 
     name: str
+    """Its name in the network."""
     block: str
     """The part of the network, such as "block2a"; empty where its name does not say."""
     low: float
+    """The least that the quantized tensor can hold."""
     high: float
-    """What the quantized tensor can hold."""
+    """The most that it can hold."""
     float_low: float
+    """The least that the float tensor held, or -8 where swish or sigmoid, flat below, is all that reads it."""
     float_high: float
-    """What the float tensor held, from -8 on where swish or sigmoid, flat below, is all that reads it."""
+    """The most that the float tensor held."""
     clipped: float
     """Share of these values that lie outside, 0 to 1."""
     excess: float
@@ -51,24 +58,32 @@ class DiagnosisRecord(Record):
     schema_version: ClassVar[int] = 1
 
     model: ModelFile
+    """The quantized file."""
     baseline: ModelFile
+    """Its float model."""
     data: str | None
-    """None where edgeeff made the images."""
+    """Where the images are; None where edgeeff made them."""
     images: int
+    """That both ran on."""
     unreadable: tuple[tuple[str, str], ...]
+    """Name and reason of every image that was left out."""
     preprocessing: Preprocessing
+    """What the quantized file is given."""
     baseline_preprocessing: Preprocessing
+    """What its float model is given."""
     agreement: float
     """Fraction of images with the same best class."""
     correlation: float
     """Of both models' log-probabilities over images, without each class's mean: 1 sees the same, 0 nothing of it."""
     top1: float | None
+    """Of the quantized file, 0 to 1; None without labels."""
     baseline_top1: float | None
-    """None without labels."""
+    """Of its float model, 0 to 1; None without labels."""
     tests: tuple[Test, ...]
-    """In the order in which they count."""
+    """What was looked for, in the order in which it counts."""
     tensors: tuple[TensorFault, ...]
-    """The worst ones, in the order of the network."""
+    """The worst tensors, in the order of the network."""
     cause: Finding | None
-    """None where nothing is wrong."""
+    """The one thing to mend; None where nothing is wrong."""
     notes: tuple[str, ...]
+    """What else was seen."""

@@ -13,6 +13,7 @@ class PickLimits:
     """What a network has to keep to; None where nobody asked."""
 
     budget_s: float
+    """The most that an image may take, in seconds."""
     percentile: int
     """Of the latency that the budget is for: 50, 90 or 99."""
     end_to_end: bool = False
@@ -30,12 +31,15 @@ class PickLatency:
     """The latency of one network on one target, at the percentile that was asked for."""
 
     target: str
+    """Its name."""
     basis: str
     """"measured" by this command, "reused" from a record that was there, or "recorded" by others."""
     seconds: float
+    """The latency."""
     interval_s: tuple[float, float] | None
     """95 %, from the differences between processes; None where nobody recorded them."""
     peak_memory_bytes: int | None
+    """Peak of the whole process; None where nobody recorded it."""
     source: str
     """The record's file, or where the figure was published."""
     valid: bool = True
@@ -49,26 +53,39 @@ class PickCandidate:
     """One network of the ladder and what became of it."""
 
     name: str
+    """Such as b2, lite0 or phi0.5."""
     phi: float | None
+    """Its compound coefficient; None where it has none."""
     depth: float
+    """Multiplier of the base network's depth."""
     width: float
+    """Multiplier of the base network's width."""
     resolution: int
+    """Height and width of its input, in pixels."""
     parameters: int
+    """Trainable ones: weights, biases, and scale and offset of every batch normalization."""
     macs: int
+    """Multiply-accumulates of one image; papers call them FLOPs."""
     top1: float | None
     """Published, in percent; None where nobody published it for this resolution."""
     top1_source: str | None
+    """Where it is published; None where it is not."""
     predicted_size_bytes: int
+    """Of the file, computed from the network."""
     size_bytes: int | None
     """Of the file; None where none was made."""
     predicted_memory_bytes: int
+    """Peak of the whole process, computed from the network."""
     peak_memory_bytes: int | None
+    """Peak of the whole process; None where it was not measured."""
     predicted_s: float | None
     """From all that was measured, this network included where it was; None where nothing can be predicted from."""
     predicted_interval_s: tuple[float, float] | None
+    """95 % interval of the prediction."""
     latency_s: float | None
     """Of the slowest target; None where it was not measured."""
     interval_s: tuple[float, float] | None
+    """95 % interval of the measurement; None where there is none."""
     latencies: tuple[PickLatency, ...]
     """Of every target."""
     gain_per_ms: float | None
@@ -88,11 +105,13 @@ class PickChange:
     kind: str
     """"budget", "resolution", "phi", "threads", "scheme" or "limit"."""
     text: str
+    """What it brings, in words."""
     option: str
     """As the command line takes it."""
     predicted_s: float | None = None
+    """Latency with this change; None where edgeeff cannot tell."""
     interval_s: tuple[float, float] | None = None
-    """None where edgeeff cannot tell without measuring."""
+    """95 % interval of that latency; None where edgeeff cannot tell without measuring."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +122,23 @@ class PickRecord(Record):
     schema_version: ClassVar[int] = 1
 
     family: str
+    """"b", "v2", "lite", "edgetpu" or "phi"."""
     scheme: str
+    """How the networks are quantized."""
     threads: int
+    """How many the runtime used."""
     targets: tuple[str, ...]
-    """Those that begin with "recorded:" were not measured here."""
+    """Where it is to run; those that begin with "recorded:" were not measured here."""
     recorded: tuple[str, ...]
     """Sources and dates of recorded figures; empty where everything was measured."""
     limits: PickLimits
+    """What was asked for."""
     candidates: tuple[PickCandidate, ...]
-    """From small to large."""
+    """The networks, from small to large."""
     winner: str | None
+    """Name of the largest network that fits; None when nothing does."""
     margin: float | None
-    """Part of the budget that the winner leaves."""
+    """Part of the budget that the winner leaves, or of the limit that decides; None without a winner."""
     runner_up: str | None
     """The next larger network, or the next smaller one where the winner is the largest of its family."""
     runner_up_margin: float | None
@@ -122,19 +146,21 @@ class PickRecord(Record):
     certain: bool
     """Whether winner and next larger network are told apart by measurements with intervals clear of the limits."""
     doubts: tuple[str, ...]
-    """Why not, where it is not."""
+    """Why the answer is not certain, where it is not."""
     decides: str | None
     """What keeps the next larger network out, or what nothing keeps to: "latency", "memory", "size" or "top-1"."""
     changes: tuple[PickChange, ...]
-    """The smallest ones that would admit the next network."""
+    """The smallest changes that would admit the next network."""
     warnings: tuple[str, ...]
+    """What to know of the answer."""
     fitted: tuple[str, ...]
     """Networks that the predictions are fitted to."""
     measured: int
     """Networks that this command measured."""
     seconds: float
+    """Wall time of all of it."""
     command: str | None
-    """What makes the winner."""
+    """The command that makes the winner; None where there is none."""
     overhead_s: float | None = None
     """What decoding and resizing the image take of every latency; None where they do not count."""
 
@@ -147,13 +173,19 @@ class PredictionRecord(Record):
     schema_version: ClassVar[int] = 1
 
     model: ModelFile
+    """The file."""
     target: str
+    """Where it would run."""
     scheme: str
     """What it computes in: "float32" or "int8"."""
     threads: int
+    """How many the runtime would use."""
     percentile: int
+    """Of the latency: 50, 90 or 99."""
     macs: int
+    """Multiply-accumulates of one inference."""
     predicted_s: float
+    """Latency at that percentile."""
     interval_s: tuple[float, float]
     """95 %: holds a measurement of that file with this probability."""
     predicted_memory_bytes: int

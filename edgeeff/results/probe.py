@@ -13,10 +13,15 @@ class OperatingSystem:
     """What runs on a board; `machine` is the kernel's, and a 32-bit Python may run on a 64-bit kernel."""
 
     name: str | None
+    """Such as Debian GNU/Linux 12 (bookworm)."""
     id: str | None
+    """Such as debian."""
     version: str | None
+    """Such as 12."""
     kernel: str
+    """The kernel's release."""
     machine: str
+    """The kernel's architecture, such as aarch64."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +29,21 @@ class BoardPython:
     """The Python that answered, and what of it decides which packages fit."""
 
     version: str
+    """Such as 3.11.2."""
     executable: str
+    """Its path."""
     bits: int
+    """32 or 64, which may be less than the kernel's."""
     multiarch: str | None
+    """What it was built for, such as aarch64-linux-gnu."""
     libc: str | None
+    """The C library and its version, such as glibc 2.36."""
     venv: bool
     """Whether it can make virtual environments with pip in them."""
     pip: str | None
+    """Version of pip; None where it is not installed."""
     numpy: str | None
+    """Version of NumPy; None where it is not installed."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +51,11 @@ class Processor:
     """The CPUs: names of their kinds, their number, and the features that kernels are chosen by."""
 
     name: str | None
+    """Kinds of its cores, joined by +."""
     cores: int
+    """Number of CPUs."""
     features: tuple[str, ...]
+    """Those that kernels are chosen by, such as asimddp."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +63,13 @@ class Memory:
     """Memory and swap of a board."""
 
     total_bytes: int | None
+    """All that the system has."""
     available_bytes: int | None
+    """What programs could get now."""
     swap_total_bytes: int | None
+    """All swap."""
     swap_used_bytes: int | None
+    """Swap that is in use."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +77,17 @@ class CpuFrequency:
     """Governor and frequencies of one CPU: now, the highest that is allowed, the highest that it can keep up."""
 
     cpu: int
+    """Its number, from 0."""
     governor: str | None
+    """What sets its frequency, such as ondemand."""
     driver: str | None
+    """The kernel's driver for that."""
     current_hz: int | None
+    """Frequency now, as the kernel asked for it."""
     limit_hz: int | None
+    """The highest frequency that is allowed."""
     hardware_hz: int | None
+    """The highest frequency that it can keep up: without turbo, where it tells."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +95,9 @@ class Zone:
     """A thermal zone."""
 
     name: str
+    """As the kernel calls it."""
     temperature_c: float
+    """Temperature in degrees Celsius."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +105,13 @@ class Throttling:
     """A Raspberry Pi's throttle bits, and what they say of now and of the time since the boot."""
 
     bits: int
+    """As the firmware tells them."""
     source: str
     """"vcgencmd"; "sysfs", whose history begins with the last reading; "hwmon", which knows under-voltage only."""
     now: tuple[str, ...]
+    """What is so now, such as "under-voltage"."""
     since_boot: tuple[str, ...]
+    """What was so since the boot."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +119,11 @@ class Rail:
     """A supply rail that the board measures itself."""
 
     name: str
+    """As the board calls it."""
     volts: float | None
+    """Its voltage; None where the board does not tell."""
     amperes: float | None
+    """Its current; None where the board does not tell."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +131,11 @@ class Disk:
     """What is free where a folder lies, and whether the user may write there."""
 
     path: str
+    """The folder."""
     free_bytes: int | None
+    """What is free there; None where it cannot be read."""
     writable: bool
+    """Whether the user may write there."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +143,13 @@ class FoundRuntime:
     """A runtime that is installed, and whether it ran a model of one operator."""
 
     name: str
+    """Of the package."""
     version: str | None
+    """Of the package; None where it does not say one."""
     works: bool
+    """Whether it ran a model of one operator."""
     problem: str | None
+    """Why not; None where it did."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +157,11 @@ class EdgeTpu:
     """An Edge TPU on USB or PCIe."""
 
     bus: str
+    """"usb" or "pcie"."""
     id: str
     """Vendor and product; on USB another one before the first inference than after it."""
     initialized: bool | None = None
+    """Whether it ran an inference since it was plugged in; None on PCIe."""
     megabits_per_s: float | None = None
     """What its link carries: 480 for USB 2, 5000 for USB 3; on PCIe transfers times lanes, 5000 at most."""
     device: str | None = None
@@ -135,9 +177,13 @@ class EdgeTpuLibrary:
     """libedgetpu on a board: its package and version where dpkg installed it, and what it says of itself."""
 
     path: str
+    """Of the library's file."""
     package: str | None
+    """Name of its package; None where dpkg did not install it."""
     version: str | None
+    """Version of its package; None where dpkg did not install it."""
     says: str | None
+    """Its own words for its version; None where it cannot be loaded."""
     runtime: int | None = None
     """The runtime version in what it says, which is what compiled files ask for."""
     problem: str | None = None
@@ -157,23 +203,37 @@ class ProbeRecord(Record):
     board: str | None
     """The device tree's model."""
     hostname: str
+    """As the board calls itself."""
     system: OperatingSystem
+    """What runs on it."""
     python: BoardPython
+    """The Python that answered."""
     cpu: Processor
+    """Its CPUs."""
     memory: Memory
+    """Memory and swap."""
     frequencies: tuple[CpuFrequency, ...]
+    """Of every CPU that tells them."""
     clock_hz: int | None
     """The Arm cores' frequency as a Raspberry Pi's firmware measured it."""
     zones: tuple[Zone, ...]
+    """Temperatures, by thermal zone."""
     throttling: Throttling | None
+    """Whether a Raspberry Pi is, or was, slowed; None on other boards."""
     rails: tuple[Rail, ...]
+    """Supply rails that the board measures itself, as a Raspberry Pi 5 does."""
     rails_w: float | None
     """Sum over the rails that tell volts and amperes: less than the board takes, since not all of them do."""
     load_1m: float | None
+    """Mean number of processes that ran or waited in the last minute."""
     disks: tuple[Disk, ...]
+    """Where the home and temporary folders lie."""
     runtimes: tuple[FoundRuntime, ...]
+    """Those that are installed."""
     edge_tpus: tuple[EdgeTpu, ...]
+    """Those on USB and PCIe."""
     edge_tpu_library: EdgeTpuLibrary | None
+    """libedgetpu; None where it is not installed."""
     hints: tuple[str, ...]
     """Signs of a virtual machine or a container; whether a board is emulated is what its target declares."""
 
@@ -190,10 +250,15 @@ class BoardState:
     phase: str
     """"start", "warm-up" or "measure"."""
     cpus: tuple[CpuFrequency, ...]
+    """Frequencies of every CPU."""
     clock_hz: int | None
+    """The Arm cores' frequency as a Raspberry Pi's firmware measured it; None elsewhere."""
     temperature_c: float | None
+    """Of the CPU."""
     throttled: int | None
+    """A Raspberry Pi's throttle bits."""
     load_1m: float | None
+    """Mean number of processes that ran or waited in the last minute."""
     cpu_s: float
     """CPU time of the measuring process."""
     busy_s: float | None
@@ -203,8 +268,11 @@ class BoardState:
     quota_wait_s: float | None
     """Time that a CPU quota held the process's group back."""
     available_bytes: int | None
+    """Memory that programs could get."""
     swap_used_bytes: int | None
+    """Swap that was in use."""
     swapped_in_bytes: int | None
+    """What was read back from swap since the boot."""
     edge_tpus_c: dict[str, float] = field(default_factory=dict)
     """Temperatures of the Edge TPUs that tell theirs, by device file."""
 
@@ -214,9 +282,13 @@ class Reason:
     """One thing to know of a measurement: its cause, whether it makes it invalid, and its figures."""
 
     cause: str
+    """Its name, such as "throttled"."""
     invalidates: bool
+    """Whether it makes the measurement invalid; else it is a warning."""
     text: str
+    """What happened and what to do, in words."""
     figures: dict[str, float]
+    """The evidence in numbers, by name."""
 
 
 @dataclass(frozen=True)
@@ -224,5 +296,6 @@ class Verdict:
     """Whether figures may go into a report."""
 
     valid: bool
+    """False when a reason makes the measurement invalid."""
     reasons: tuple[Reason, ...]
     """First those that make it invalid, then warnings."""

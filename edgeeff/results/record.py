@@ -24,8 +24,11 @@ class ModelFile:
     """A file on disk and what makes it that file and no other."""
 
     path: str
+    """As it was given, or written."""
     sha256: str
+    """Of its bytes."""
     size_bytes: int
+    """Its size."""
 
     @classmethod
     def of(cls, path: Path) -> ModelFile:
@@ -38,8 +41,11 @@ class Runtime:
     """What ran a model: the package's name, its version, and the delegate that was asked for."""
 
     name: str
+    """Of the package."""
     version: str
+    """Of the package."""
     delegate: str = "xnnpack"
+    """"xnnpack", "none" or "edgetpu"."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,17 @@ class Device:
     """The machine that a record is about; `emulated` is true when a program stood in for it."""
 
     name: str
+    """The board's model, else the host's name."""
     machine: str
+    """Architecture of the kernel, such as aarch64."""
     system: str
+    """Kernel and its release."""
     cpu: str
+    """Name of the CPU."""
     cores: int
+    """Number of CPUs."""
     emulated: bool = False
+    """True when a program stood in for it: no latency of it is a real board's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +74,13 @@ class Record:
     schema_version: ClassVar[int]
 
     edgeeff_version: str = __version__
+    """Version of edgeeff that wrote it."""
     created: str = field(default_factory=_now)
     """When, in UTC, as ISO 8601 writes it."""
     runtime: Runtime | None
     """What ran the model; None where nothing did."""
     device: Device
+    """The machine that it is about."""
     packages: dict[str, str] = field(default_factory=dict)
     """Versions of the installed packages that had a part in it."""
 
@@ -76,10 +90,15 @@ class TensorContract:
     """What a model takes or gives: shape, dtype, and real = (stored - zero_point) * scale where it is quantized."""
 
     name: str
+    """As the file names it."""
     shape: tuple[int, ...]
+    """Its dimensions; -1 for those that are known only at run time."""
     dtype: str
+    """The type of its values, such as uint8."""
     scale: float | None = None
+    """Real value per step; None where it is not quantized."""
     zero_point: int | None = None
+    """The integer that stands for 0; None where it is not quantized."""
 
 
 @cache
