@@ -475,10 +475,13 @@ def inspect(file: File, *, edge_tpu: bool = False) -> Inspection | Preflight:
     MissingExtraError without LiteRT.
     """
     from edgeeff.converters import inspect as inspection
-    from edgeeff.converters import preflight
 
     found = inspection.inspect(Path(file))
-    return preflight.check(found) if edge_tpu else found
+    if not edge_tpu:
+        return found
+    from edgeeff.converters import preflight
+
+    return preflight.check(found)
 
 
 def compile(  # noqa: A001 - the command's name, and nobody needs the other one here

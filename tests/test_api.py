@@ -55,7 +55,8 @@ OTHER_NAMES = {"names": "target", "image": "end_to_end", "gates_file": "gates", 
 """What the command's function calls its options otherwise."""
 COMMAND_ONLY = {
     "as_json", "debug", "require_valid", "junit", "plot", "delegate of pick", "compare of profile", "force of profile",
-    "audit of calibrate", "fail_on of calibrate",
+    "audit of calibrate", "fail_on of calibrate", "overlay of inspect", "measured of inspect", "baseline of inspect",
+    "data of inspect", "input_range of inspect",
 }  # fmt: skip
 Kept = dict[str, Any]
 UNTYPED: Any = edgeeff
