@@ -169,8 +169,7 @@ def confusion_plots(*given: Record) -> list[Plot]:
 def test_the_confusion_difference_is_drawn_and_said() -> None:
     (plot,) = confusion_plots(judged())
     assert plot.said.startswith("The largest changes: dog taken for hen +3, owl taken for bee +3, ")
-    for width, classes in (("wide", 10), ("narrow", 9)):
-        drawn = plot.draw(width)
+    for drawn, classes in ((plot.draw("wide"), 10), (plot.draw("narrow"), 9)):
         assert drawn.count(">owl<") == 2  # down and across
         assert ">-12<" in drawn  # of 40 owls, 12 are not recognized any more
         assert len(re.findall(r">[a-z]{3}<", drawn)) == 2 * classes

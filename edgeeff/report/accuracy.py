@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from edgeeff.evaluation import view
@@ -29,7 +29,9 @@ from edgeeff.results import ClassResult, Difference, EvaluationRecord
 CLASSES = 12
 """Classes in a table or a plot."""
 CELLS = 12
-"""Cells of the confusion difference."""
+"""Cells of the confusion difference, in the table."""
+SPOKEN = 5
+"""Cells of it that are said to who does not see the picture."""
 
 
 def section(record: EvaluationRecord, anchor: str, thumbnails: Thumbnails | None = None) -> Section:
@@ -58,11 +60,11 @@ def _mark(record: EvaluationRecord) -> Mark:
     failed = sum(not gate.passed for gate in record.gates)
     serious = next((finding for finding in record.findings if finding.serious), None)
     if failed:
-        return Mark(f"{failed} of {len(record.gates)} gates: no", "bad")
+        return Mark(f"{failed} of {len(record.gates)} gates failed" if len(record.gates) > 1 else "gate failed", "bad")
     if serious is not None:
         return Mark(serious.cause, "bad")
     if record.gates:
-        return Mark("all gates: yes", "good")
+        return Mark(f"all {len(record.gates)} gates passed" if len(record.gates) > 1 else "gate passed", "good")
     top1 = record.paired.top1
     if top1 is None:
         return Mark("no labels")
@@ -130,18 +132,32 @@ def _parts(record: EvaluationRecord, thumbnails: Thumbnails | None) -> Iterator[
         )
         if intervals
         else None,
-        lines(map(_led, view.change(record))),
+        # What changed most often has a table below.
+        lines(_led(line) for line in view.change(record) if not line.startswith("most frequent changes")),
     )
     yield from part("Classes", *_classes(record))
-    yield from part("Confusion difference", _confusions(record) if data.classes else None, _flips(record), folded=False)
+    changes = _changes(record) if data.classes else {}
+    yield from part(
+        "Confusion difference", _confusion_plot(record, changes), _confusions(record, changes), _flips(record)
+    )
     yield from _changed_images(record, thumbnails)
-    yield from part("How it was judged", Facts(tuple(_judged(record))), lines(view.ran(record)), folded=True)
+    yield from part(
+        "How it was judged",
+        Facts(tuple(_judged(record))),
+        lines(_begun(line.strip()) for line in view.ran(record)),
+        folded=True,
+    )
 
 
 def _led(sentence: str) -> Line:
     """Return a sentence of the terminal with what it is about before the colon."""
     about, colon, rest = sentence.partition(": ")
-    return Line(rest, lead=about) if colon and " (" not in about else Line(sentence)
+    return Line(rest, lead=about) if colon and " (" not in about else Line(_begun(sentence))
+
+
+def _begun(sentence: str) -> str:
+    """Begin a sentence of the terminal as sentences of a page begin."""
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _intervals(record: EvaluationRecord) -> Iterator[tuple[str, Difference]]:
@@ -208,18 +224,47 @@ def _class(one: ClassResult) -> Iterator[str | Cell]:
 # --- Confusions and flips ---------------------------------------------------------------------------------------------
 
 
-def _confusions(record: EvaluationRecord) -> Table | None:
+def _changes(record: EvaluationRecord) -> dict[tuple[int, int], int]:
+    """Return by how many images each cell of the confusion matrix changed, without those that did not."""
     before = {(right, said): images for right, said, images in record.baseline_confusion}
     after = {(right, said): images for right, said, images in record.confusion}
-    changes = {cell: after.get(cell, 0) - before.get(cell, 0) for cell in before.keys() | after.keys()}
-    mistakes = [(cell, change) for cell, change in changes.items() if change and cell[0] != cell[1]]
-    mistakes.sort(key=lambda one: (-abs(one[1]), one[0]))
+    changes = {cell: after.get(cell, 0) - before.get(cell, 0) for cell in sorted(before.keys() | after.keys())}
+    return {cell: change for cell, change in changes.items() if change}
+
+
+def _mistakes(changes: Mapping[tuple[int, int], int]) -> list[tuple[tuple[int, int], int]]:
+    """Return the cells of mistakes, those that changed most first."""
+    mistakes = [(cell, change) for cell, change in changes.items() if cell[0] != cell[1]]
+    return sorted(mistakes, key=lambda one: (-abs(one[1]), one[0]))
+
+
+def _confusion_plot(record: EvaluationRecord, changes: Mapping[tuple[int, int], int]) -> Plot | None:
+    mistakes = _mistakes(changes)
+    # Where no mistake became more frequent or rarer by more than one image, or only two classes changed, the table
+    # says it all.
+    if not mistakes or abs(mistakes[0][1]) < 2 or len({index for cell, _ in mistakes for index in cell}) < 3:
+        return None
+    name = partial(view.class_name, record)
+    said = ", ".join(
+        f"{name(right)} taken for {name(other)} {change:+,}" for (right, other), change in mistakes[:SPOKEN]
+    )
+    return Plot(
+        "Images in each cell of the confusion matrix, the model's minus the baseline's, for the classes that changed "
+        "most; outlined cells are right answers",
+        f"The largest changes: {said}.",
+        partial(plots.confusions, changes, name),
+    )
+
+
+def _confusions(record: EvaluationRecord, changes: Mapping[tuple[int, int], int]) -> Table | None:
+    before = {(right, said): images for right, said, images in record.baseline_confusion}
+    mistakes = _mistakes(changes)
     rows = [
         (
             view.class_name(record, right),
             view.class_name(record, said),
             f"{before.get((right, said), 0):,}",
-            f"{after.get((right, said), 0):,}",
+            f"{before.get((right, said), 0) + change:,}",
             f"{change:+,}",
         )
         for (right, said), change in mistakes[:CELLS]

@@ -132,7 +132,7 @@ def _candidates(recovery: Recovery) -> Table | None:
                 (
                     Cell(f"{one.name} (kept)" if chosen else one.name),
                     Cell(f"{100 * one.fidelity.agreement:.1f}"),
-                    Cell(f"{one.fidelity.divergence:.3g}"),
+                    Cell(f"{one.fidelity.divergence:#.3g}"),
                     Cell(f"{100 * one.fidelity.ties:.1f}"),
                     Cell(f"{100 * one.learned.agreement:.1f}"),
                     Cell(f"{one.seconds:.1f}"),
@@ -210,7 +210,7 @@ def _sensitive(mixed: Mixed) -> str:
     worst = max(mixed.trials, key=lambda one: one.divergence)
     return (
         f"Each block was tried alone, all others in float, on {mixed.trial_images} images. '{worst.block}' suffers "
-        f"most: {worst.level} moves the scores by {worst.divergence:.2g} nats."
+        f"most: at level '{worst.level}' its scores move by {worst.divergence:.2g} nats."
     )
 
 
@@ -232,7 +232,7 @@ def _trials(mixed: Mixed) -> Table | None:
 
 
 def _trial(tried: tuple[float, float] | None) -> str:
-    return "" if tried is None else f"{tried[0]:.2g} at {tried[1]:.2f}"
+    return "" if tried is None else f"{tried[0]:#.2g} at {tried[1]:.2f}"
 
 
 def _training(done: Finetuning) -> Plot | None:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from edgeeff.errors import InputError, MissingExtraError
 from edgeeff.render import printable
+from edgeeff.report import plots
 from edgeeff.report.page import Page
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 MOST_BYTES = 2_000_000
-_UNITS = re.compile(r"(?<=\d) (?=(?:%|ms|s|MB|GB|kB|GHz|°C|G|nats|points|px)(?:\W|$))")
+_UNITS = re.compile(r"(?<=\d) (?=(?:ms|s|MB|GB|kB|GHz|°C|G|nats|points|px)(?:\W|$))")
+_PERCENT = re.compile(r"(?<=\d) %")
 PACKAGES = {"jinja2": "Jinja2", "matplotlib": "Matplotlib"}
 
 
@@ -32,7 +36,7 @@ def check() -> None:
 
 def render(page: Page) -> bytes:
     """Return the page in UTF-8; raises InputError when it would be larger than 2 MB."""
-    text = _environment().get_template("report.html").render(page=page)
+    text = _environment().get_template("report.html").render(page=page, numbers=count())
     # A name of a file that is no Unicode cannot be written otherwise.
     data = text.encode("utf-8", "replace")
     if len(data) > MOST_BYTES:
@@ -56,7 +60,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["drawn"] = _drawn
-    environment.filters["held"] = _held
+    environment.filters["held"] = held
     environment.globals["symbols"] = {"good": "✓", "warn": "!", "bad": "✕", "": "·"}
     return environment
 
@@ -69,13 +73,13 @@ def _finalize(value: Any) -> Any:
     return "\N{NO-BREAK SPACE}".join(map(printable, value.split("\N{NO-BREAK SPACE}")))
 
 
-def _held(text: str) -> str:
-    """Hold numbers and their units together, so that no line begins with a unit."""
-    return _UNITS.sub("\N{NO-BREAK SPACE}", text)
+def held(text: str) -> str:
+    """Hold numbers and their units together, so that no line begins with a unit, and percent signs at their numbers."""
+    return _UNITS.sub("\N{NO-BREAK SPACE}", _PERCENT.sub("%", text))
 
 
-def _drawn(plot: Any, width: str) -> Any:
+def _drawn(numbers: Iterator[int], plot: Any, width: str) -> Any:
     from markupsafe import Markup
 
     # Matplotlib escapes what it writes; the only markup in the page that is not the templates'.
-    return Markup(plot.draw(width))  # noqa: S704
+    return Markup(plots.own_names(plot.draw(width), f"{next(numbers)}"))  # noqa: S704

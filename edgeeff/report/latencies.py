@@ -144,8 +144,8 @@ def _parts(record: ProfileRecord) -> Iterator[Part]:
         if slowed is not None
         else "It was not slowed down, as far as the board tells."
     )
-    # The terminal has a line for what is a table here.
-    details = [line.strip() for line in view.details(record) if not line.startswith("  from ")]
+    # The terminal has lines for what is a table or a plot here.
+    details = [line.strip() for line in view.details(record) if not line.startswith(("  from ", "  p50 by minute"))]
     yield from part("How it was measured", lines(details))
     if record.minutes:
         yield from part("Minute by minute", lines([said]), minutes)
@@ -153,7 +153,7 @@ def _parts(record: ProfileRecord) -> Iterator[Part]:
         yield from part("From an image to its class", _end_to_end(record))
     if record.blocks:
         yield from part("Where time goes", lines([_slowest(record)]), _blocks(record))
-    yield from part("Each process", _processes(record), folded=True)
+    yield from part("Each process", _spread(record), _processes(record), folded=True)
     if record.board is not None:
         facts = tuple(_state(record.board))
         yield from part("The board meanwhile", Facts(facts) if facts else None, folded=True)
@@ -170,6 +170,20 @@ def _latencies(records: Sequence[ProfileRecord], label: str) -> Table | None:
         rows.append(Row((*row.cells, Cell(said.word, said.tone)), row.strong))
     columns = (*found.columns, Column("verdict", figures=False))
     return Table(found.caption, columns, tuple(rows), found.note, found.brief)
+
+
+def _spread(record: ProfileRecord) -> Plot | None:
+    latency = record.latency
+    if len(latency.process_p50_s) < 2:
+        return None
+    shown = [name for name, values in (("p90", latency.process_p90_s), ("p99", latency.process_p99_s)) if values]
+    marks = ["a dot for the p50", *(["a bar for p90"] if "p90" in shown else [])]
+    line = f", and a line from there to {shown[-1]}" if shown else ""
+    return Plot(
+        f"Latency of each process: {', '.join(marks)}{line}",
+        "The table below has the figures.",
+        partial(plots.processes, record),
+    )
 
 
 def _processes(record: ProfileRecord) -> Table | None:
@@ -240,7 +254,7 @@ def _state(board: BoardSummary) -> Iterator[tuple[str, str]]:
     if board.start_load_1m is not None:
         yield "load at the start", f"{board.start_load_1m:.2f} in the last minute"
     if board.min_available_bytes is not None:
-        yield "least memory available", render.megabytes(board.min_available_bytes)
+        yield "least memory available", f"{board.min_available_bytes / 1e6:,.0f} MB"
     if board.max_swap_used_bytes is not None:
-        yield "most swap in use", render.megabytes(board.max_swap_used_bytes)
+        yield "most swap in use", f"{board.max_swap_used_bytes / 1e6:,.0f} MB"
     yield "samples", f"{board.samples:,} between timed runs"

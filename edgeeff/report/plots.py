@@ -8,11 +8,10 @@ both. The picture of a pick is `edgeeff.picking.plot`'s.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeeff.devices import profile_view
@@ -45,8 +44,14 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 WIDTHS: dict[Width, int] = {"wide": 760, "narrow": 332}
 LETTERS = 12
 """Pixels."""
-NAME = 22
+NAMES: dict[Width, int] = {"wide": 22, "narrow": 15}
 """Letters of a name beside an axis; longer ones are cut in the middle, and whole in the tables."""
+LETTER = 0.6 * LETTERS
+"""Pixels that a letter is wide, about."""
+CONFUSED = 15
+"""Classes of the confusion difference; fewer on a phone."""
+BROADEST = 75
+"""Pixels of one of its cells."""
 
 
 def ladder(record: PickRecord, width: Width) -> str:
@@ -88,6 +93,27 @@ def latencies(records: Sequence[ProfileRecord], width: Width) -> str:
         axes.set_xlabel("ms")
 
     return _svg(width, 70 + 30 * len(records), paint)
+
+
+def processes(record: ProfileRecord, width: Width) -> str:
+    """Draw p50, p90 and p99 of each process."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        latency = record.latency
+        slowest = latency.process_p99_s or latency.process_p90_s or latency.process_p50_s
+        for row, (fastest, last) in enumerate(zip(latency.process_p50_s, slowest, strict=True)):
+            axes.plot([fastest * 1e3, last * 1e3], [row, row], color=FIRST, linewidth=1.5)
+        rows = range(len(slowest))
+        for values, marker in ((latency.process_p50_s, "o"), (latency.process_p90_s, "|")):
+            if values:
+                at = [value * 1e3 for value in values]
+                axes.plot(at, rows, marker, color=FIRST, markersize=7 if marker == "o" else 11, markeredgewidth=1.5)
+        _rows(axes, [f"process {number}" for number in range(1, len(slowest) + 1)], width)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("ms")
+
+    return _svg(width, 70 + 24 * len(record.latency.process_p50_s), paint)
 
 
 def minutes(record: ProfileRecord, width: Width) -> str:
@@ -154,6 +180,63 @@ def classes(found: Sequence[ClassResult], width: Width) -> str:
     return _svg(width, 100 + 30 * len(found), paint)
 
 
+def confusions(changes: Mapping[tuple[int, int], int], name: Callable[[int], str], width: Width) -> str:
+    """Draw by how many images each cell of (right class, said class) changed, for the classes that changed most."""
+    from matplotlib.patches import Rectangle
+
+    row = 27
+    cell = LETTER * max(len(f"{change:+,}") for change in changes.values()) + 8
+    shown = most_confused(changes, CONFUSED)
+    longest = max(len(_short(name(index), NAMES[width])) for index in shown)
+    room = WIDTHS[width] - LETTER * longest - 30
+    shown = most_confused(changes, min(CONFUSED, max(2, int(room / cell))))
+    names = [_short(name(index), longest) for index in shown]
+    turn = 40 if width == "wide" else 90
+    above = LETTER * max(map(len, names)) * (0.65 if width == "wide" else 1)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        most = max(map(abs, changes.values()))
+        for down, right in enumerate(shown):
+            for across, said in enumerate(shown):
+                change = changes.get((right, said), 0)
+                corner = (across - 0.5, down - 0.5)
+                if change:
+                    colour = SECOND if (change > 0) is (right != said) else FIRST
+                    strength = 0.1 + 0.4 * abs(change) / most
+                    axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, alpha=strength, linewidth=0))
+                    axes.text(across, down, f"{change:+,}", ha="center", va="center_baseline").set_in_layout(False)
+                if right == said:
+                    axes.add_patch(Rectangle(corner, 1, 1, facecolor="none", edgecolor=QUIET, linewidth=1.4, zorder=3))
+        edges = [at - 0.5 for at in range(len(shown) + 1)]
+        axes.hlines(edges, edges[0], edges[-1], color=LINE, linewidth=0.8)
+        axes.vlines(edges, edges[0], edges[-1], color=LINE, linewidth=0.8)
+        # A few classes are no broad stripes.
+        axes.set_xlim(-0.55, max(len(shown), room / BROADEST) - 0.45)
+        axes.set_ylim(len(shown) - 0.45, -0.55)
+        axes.set_yticks(range(len(shown)), names)
+        axes.set_xticks(range(len(shown)), names, rotation=turn, ha="left" if width == "wide" else "center")
+        axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+        between = "; " if width == "wide" else "\n"
+        axes.set_title(f"down: right class{between}across: taken for", loc="left", pad=10)
+        kinds = {"worse": SECOND, "better": FIRST}
+        patches = [Rectangle((0, 0), 1, 1, facecolor=colour, alpha=0.5, label=word) for word, colour in kinds.items()]
+        axes.legend(handles=patches, loc="upper left", bbox_to_anchor=(0, 0), ncols=2, frameon=False, borderaxespad=0.3)
+
+    return _svg(width, round(row * len(shown) + above + (64 if width == "wide" else 80)), paint)
+
+
+def most_confused(changes: Mapping[tuple[int, int], int], most: int) -> list[int]:
+    """Return the classes of the mistakes that changed most, in their own order."""
+    chosen: set[int] = set()
+    for (right, said), change in sorted(changes.items(), key=lambda one: (-abs(one[1]), one[0])):
+        if change and right != said and len(chosen | {right, said}) <= most:
+            chosen |= {right, said}
+    return sorted(chosen)
+
+
 def mixed(found: Mixed, width: Width) -> str:
     """Draw agreement against latency of the points, the chosen one, and the goal."""
 
@@ -187,7 +270,7 @@ def mixed(found: Mixed, width: Width) -> str:
         for value in most:
             axes.axvline(value, color=ALARM, linestyle="--", linewidth=1.2)
         axes.plot([], [], "--", color=ALARM, label="goal")
-        axes.set_xlabel("latency, ms" if by_ms else "latency, of the float file's")
+        axes.set_xlabel("latency, ms" if by_ms else "latency, where 1 is the float file's")
         _above(axes, "same best class as float, %")
         _legend(axes, 2)
 
@@ -251,8 +334,7 @@ def _interval(axes: Axes, row: float, one: Difference, colour: str, marker: str)
 
 def _rows(axes: Axes, names: Sequence[str], width: Width) -> None:
     """Name the rows of a picture from its top to its bottom."""
-    most = NAME if width == "wide" else NAME // 2 + 1
-    axes.set_yticks(range(len(names)), [_short(name, most) for name in names])
+    axes.set_yticks(range(len(names)), [_short(name, NAMES[width]) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
@@ -354,7 +436,7 @@ def _in_page(svg: str) -> str:
         raise ValueError("Matplotlib wrote an SVG without a viewBox")
     wide, high = (round(float(side)) for side in box.groups())
     head = f'<svg viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" aria-hidden="true" focusable="false"'
-    return _own_names(f"{head}>{rest}")
+    return f"{head}>{rest}"
 
 
 def _shorter(tag: str) -> str:
@@ -363,9 +445,8 @@ def _shorter(tag: str) -> str:
     return re.sub(r' transform="rotate\(-?0 [^"]*\)"', "", tag)
 
 
-def _own_names(svg: str) -> str:
-    """Give what is named in a picture a name that no other picture of the page has."""
-    mine = hashlib.sha256(svg.encode()).hexdigest()[:8]
+def own_names(svg: str, mine: str) -> str:
+    """Give what is named in a picture a name that no other picture of the page has, where `mine` is this one's."""
     for name in sorted(set(re.findall(r'id="([^"]+)"', svg)), key=len, reverse=True):
         svg = svg.replace(f'id="{name}"', f'id="{name}-{mine}"')
         svg = svg.replace(f'"#{name}"', f'"#{name}-{mine}"').replace(f"url(#{name})", f"url(#{name}-{mine})")

@@ -93,7 +93,8 @@ FAINT = (
 SMALL = """
 (() => [...document.querySelectorAll("svg text")]
   .filter(one => one.getClientRects().length)
-  .map(one => [parseFloat(getComputedStyle(one).fontSize) * one.getScreenCTM().a, one.textContent])
+  .map(one => [one, one.getScreenCTM()])
+  .map(([one, to]) => [parseFloat(getComputedStyle(one).fontSize) * Math.hypot(to.a, to.b), one.textContent])
   .filter(([size]) => size < 10.5).map(([size, text]) => `${size.toFixed(1)}: ${text}`))()
 """
 """Text in plots that is too small to read, in pixels as it is shown."""
@@ -109,6 +110,31 @@ CUT = """
 """
 """Text in plots that is cut off at their edge."""
 
+
+COVERED = (
+    f"""
+(() => {{{LIGHT}"""
+    """
+  const parts = text => [...text.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+  const paper = parts(getComputedStyle(document.body).backgroundColor);
+  return [...document.querySelectorAll("svg")].filter(one => one.getClientRects().length).flatMap(one => {
+    const areas = [...one.querySelectorAll("path, rect")].filter(area => !area.closest("defs"))
+      .map(area => [area.getBoundingClientRect(), getComputedStyle(area)])
+      .filter(([, style]) => style.fill !== "none");
+    return [...one.querySelectorAll("text")].map(text => {
+      const at = text.getBoundingClientRect(), x = (at.left + at.right) / 2, y = (at.top + at.bottom) / 2;
+      const behind = areas.filter(([box]) => box.left <= x && x <= box.right && box.top <= y && y <= box.bottom)
+        .reduce((below, [, style]) => {
+          const colour = parts(style.fill), share = colour[3] * style.opacity * style.fillOpacity;
+          return below.map((v, i) => i < 3 ? share * colour[i] + (1 - share) * v : 1);
+        }, paper);
+      return [ratio(parts(getComputedStyle(text).fill), behind), text.textContent, behind !== paper];
+    }).filter(([found]) => found < 4.5).map(([found, words]) => `${found.toFixed(2)}: ${words}`);
+  });
+})()
+"""
+)
+"""Text in plots with less contrast than WCAG's AA on what is painted behind it, such as the cell of a number."""
 
 CROWDED = """
 (() => [...document.querySelectorAll("svg")].filter(one => one.getClientRects().length).flatMap(one => {
@@ -163,9 +189,30 @@ def test_a_page_is_sound(chromium: driver.Browser, pages: dict[str, Path], name:
     assert chromium.ask(SMALL) == []
     assert chromium.ask(CUT) == []
     assert chromium.ask(CROWDED) == []
+    assert chromium.ask(COVERED) == []
     assert chromium.ask("matchMedia('(prefers-color-scheme: dark)').matches") is dark
     background = chromium.ask("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_numbers_of_the_confusion_difference_stand_in_their_cells(
+    chromium: driver.Browser, pages: dict[str, Path], width: int
+) -> None:
+    chromium.open(pages["project"], width)
+    outside = """(() => {
+      const plots = [...document.querySelectorAll("figure.plot")];
+      const one = plots.find(plot => plot.textContent.includes("confusion matrix"));
+      const svg = [...one.querySelectorAll("svg")].find(each => each.getClientRects().length);
+      const cells = [...svg.querySelectorAll("path")].map(path => path.getBoundingClientRect());
+      const numbers = [...svg.querySelectorAll("text")].filter(text => /^[+-]\\d/.test(text.textContent));
+      return [numbers.length, numbers.map(text => text.getBoundingClientRect()).filter(number => !cells.some(cell =>
+        cell.left <= number.left && number.right <= cell.right && cell.top <= number.top + 1
+        && number.bottom - 1 <= cell.bottom && cell.height < 40)).length];
+    })()"""
+    numbers, wrong = chromium.ask(outside)
+    assert numbers > 20
+    assert wrong == 0
 
 
 def test_markup_in_names_runs_nothing(chromium: driver.Browser, pages: dict[str, Path]) -> None:
