@@ -317,7 +317,8 @@ def without_unit() -> list[str]:
 
 def without_text() -> list[str]:
     """Return the fields that have no docstring."""
-    fields = {(cls.__name__, name, documented(cls, name)) for cls in (Record, *everything()) for name in hints(cls)}
+    classes: tuple[type[Any], ...] = (Record, *everything())
+    fields = {(cls.__name__, name, documented(cls, name)) for cls in classes for name in hints(cls)}
     return sorted(f"{cls}.{name}" for cls, name, text in fields if not text)
 
 
