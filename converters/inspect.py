@@ -278,6 +278,14 @@ def inspect(path: Path) -> Inspection:
     )
 
 
+def value_types(graph: Graph | Inspection, operator: Operator) -> str:
+    """Return what an operator's values are, such as "int8", or "uint8 to int8" where it changes their type."""
+    tensors = graph.tensors
+    came = {tensors[index].dtype for index in operator.inputs if index >= 0 and not tensors[index].constant}
+    went = {tensors[index].dtype for index in operator.outputs}
+    return " to ".join(dict.fromkeys("/".join(sorted(types)) for types in (came, went) if types))
+
+
 def crossing_bytes(graph: Graph | Inspection, part: Iterable[Operator]) -> int:
     """Return the bytes of the values that go into a part of a graph's operators and come out of it.
 
@@ -315,6 +323,8 @@ class Graph:
     signatures: tuple[Signature, ...]
     subgraphs: int
     parameter_bytes: int
+    name: str = ""
+    """Of the subgraph; often empty or "main"."""
 
 
 def parse(data: bytes) -> Graph:
@@ -364,6 +374,7 @@ def _graph(root: Any, data: bytes) -> Graph:
         signatures=_signatures(root, data),
         subgraphs=root.SubgraphsLength(),
         parameter_bytes=sum(buffers[buffer].content.size for buffer in used),
+        name=(graph.Name() or b"").decode("utf-8", "replace"),
     )
 
 

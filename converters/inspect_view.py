@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeeff.converters.edgetpu import view as edge_tpu
-from edgeeff.converters.inspect import Inspection, Operator
+from edgeeff.converters.inspect import Inspection, Operator, value_types
 from edgeeff.converters.metadata import InputContract, Metadata
 from edgeeff.converters.preflight import MEMORY_BYTES, Preflight
 from edgeeff.results import CpuShare, Forecast, ForeseenOperators, TensorContract
@@ -129,17 +129,12 @@ def _operators(inspection: Inspection) -> Table:
             f"{macs[name] / 1e6:.1f}" if macs[name] else "",
             f"{macs[name] / inspection.macs:.1%}" if macs[name] else "",
             ", ".join(
-                sorted({_types(inspection, operator) for operator in inspection.operators if operator.name == name})
+                sorted(
+                    {value_types(inspection, operator) for operator in inspection.operators if operator.name == name}
+                )
             ),
         )
     return table
-
-
-def _types(inspection: Inspection, operator: Operator) -> str:
-    """Say "int8", or "uint8 to int8" where values change their type."""
-    came = {tensor.dtype for tensor in inspection.inputs_of(operator) if not tensor.constant}
-    went = {tensor.dtype for tensor in inspection.outputs_of(operator)}
-    return " to ".join(dict.fromkeys("/".join(sorted(types)) for types in (came, went) if types))
 
 
 def _reasons(inspection: Inspection, console: Console) -> None:

@@ -6,7 +6,7 @@ A command's code is imported when it runs: `edgeeff --help` costs what click cos
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,10 @@ from edgeeff.command import common, console, print_json
 from edgeeff.completion import schemes as scheme_names
 from edgeeff.completion import targets
 from edgeeff.completion import variants as variant_names
-from edgeeff.errors import GateError, MissingExtraError
+from edgeeff.errors import GateError, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from edgeeff.overlays import Plan as OverlayPlan
 
 PATH = click.Path(path_type=Path)
 CONTEXT: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
@@ -368,24 +371,70 @@ def convert(
 @main.command()
 @click.argument("file", type=PATH)
 @click.option("--edge-tpu", is_flag=True, help="Say what the Edge TPU compiler would make of it, before compiling.")
+@click.option(
+    "--model-explorer",
+    "overlay",
+    type=PATH,
+    metavar="OUT.json",
+    help="Write overlays for Google's Model Explorer: MACs in millions, bytes of weights, types of values by operator.",
+)
+@click.option(
+    "--profile",
+    "measured",
+    type=PATH,
+    metavar="RECORD.json",
+    help="Another overlay: latency in ms by operator, from a record of `edgeeff profile FILE --blocks`.",
+)
+@click.option(
+    "--baseline",
+    type=PATH,
+    metavar="FLOAT",
+    help="Another overlay: quantization error in percent by tensor, against this .keras, .h5, SavedModel or .tflite.",
+)
+@click.option(
+    "--data",
+    type=PATH,
+    metavar="PATH",
+    help="Images for --baseline: what evaluate takes.  [default: images that edgeeff makes]",
+)
+@click.option(
+    "--input-range",
+    metavar="LOW,HIGH",
+    help="What black and white are for a file of --baseline that does not say, e.g. 0,1 or -1,1.",
+)
 @common
-def inspect(file: Path, edge_tpu: bool, as_json: bool) -> None:
+def inspect(
+    file: Path,
+    edge_tpu: bool,
+    overlay: Path | None,
+    measured: Path | None,
+    baseline: Path | None,
+    data: Path | None,
+    input_range: str | None,
+    as_json: bool,
+) -> None:
     """Show what is in FILE.tflite and what XNNPACK takes of it.
 
     Operators, shapes, types, quantization, sizes in bytes, MACs, the input contract and the metadata; of a file for the
     Edge TPU, the runtime that it needs and where its parameters are kept. Latencies there, in ms, are estimated from
-    published figures, never measured.
+    published figures, never measured. Model Explorer shows one overlay from a file: OUT.json has the first, and the
+    others are beside it, as OUT.macs.json and so on.
 
     \b
     Examples:
       edgeeff inspect lite0_int8.tflite
       edgeeff inspect lite0_int8.tflite --edge-tpu
+      edgeeff inspect lite0_int8.tflite --model-explorer lite0.json
+      edgeeff inspect my_int8.tflite --model-explorer my.json --baseline my.keras --data photos/
+      edgeeff inspect b0_int8.tflite --model-explorer b0.json --profile b0_int8.pi4.profile.json
     """
     from edgeeff.converters import inspect as inspection
     from edgeeff.converters import preflight
 
+    plan = _overlay_plan(file, overlay, measured, baseline, data, input_range)
     result = inspection.inspect(file)
     judged = preflight.check(result) if edge_tpu else None
+    written = _write_overlays(plan) if plan is not None else {}
     if as_json:
         print_json(judged or result)
         return
@@ -394,6 +443,42 @@ def inspect(file: Path, edge_tpu: bool, as_json: bool) -> None:
     inspect_view.render(result, console())
     if judged is not None:
         inspect_view.render_preflight(judged, console())
+    if plan is not None:
+        from edgeeff import overlays
+
+        overlays.render(plan.model, written, console())
+
+
+def _overlay_plan(
+    file: Path,
+    overlay: Path | None,
+    measured: Path | None,
+    baseline: Path | None,
+    data: Path | None,
+    input_range: str | None,
+) -> OverlayPlan | None:
+    asked = {"--profile": measured, "--baseline": baseline, "--data": data, "--input-range": input_range}
+    if overlay is None:
+        given = [name for name, value in asked.items() if value is not None]
+        if given:
+            raise InputError(f"{', '.join(given)}: give --model-explorer OUT.json, too; overlays are written there")
+        return None
+    from edgeeff import api, overlays
+    from edgeeff.quantities import value_range
+    from edgeeff.results import ProfileRecord
+
+    record = None if measured is None else api.read_record(measured, ProfileRecord)
+    plan = overlays.Plan(file, overlay, record, baseline, data, value_range(input_range))
+    overlays.check(plan)
+    return plan
+
+
+def _write_overlays(plan: OverlayPlan) -> dict[Path, str]:
+    from edgeeff import overlays
+    from edgeeff.progress import Bars
+
+    with Bars() as bars:
+        return overlays.write(*overlays.of_file(plan, bars), plan.output)
 
 
 @main.command()

@@ -117,11 +117,7 @@ def diagnose(plan: Plan, progress: Progress | None = None) -> DiagnosisRecord:
     used, InputError for labels that do not fit, MissingExtraError for what is not installed.
     """
     progress = progress or Silent()
-    progress.stage("read the models")
-    model, guessed = _open_model(plan)
-    dataset = None if plan.data is None else open_dataset(plan.data)
-    baseline = open_baseline(plan.baseline, progress, input_range=plan.input_range)
-    _check(model, baseline)
+    model, guessed, baseline, dataset = _open(plan, progress)
     pictures, places, unreadable = _pictures(plan, dataset)
     feeds = Feed("as the file says", model), Feed("as the file says", baseline)
     progress.stage(f"run both on {pictures.count:,} images")
@@ -156,7 +152,30 @@ def diagnose(plan: Plan, progress: Progress | None = None) -> DiagnosisRecord:
     )
 
 
+def compare_tensors(plan: Plan, progress: Progress | None = None) -> tuple[tuple[Compared, ...], int]:
+    """Return what the tensors of both files held, in the network's order, and on how many images; looks for no cause.
+
+    Raises what `diagnose` does.
+    """
+    progress = progress or Silent()
+    model, _, baseline, dataset = _open(plan, progress)
+    pictures, _, _ = _pictures(plan, dataset)
+    progress.stage("compare their tensors")
+    feeds = Feed("as the file says", model), Feed("as the file says", baseline)
+    return _compared(plan, feeds, pictures), min(COMPARED, pictures.count)
+
+
 # --- What is compared -------------------------------------------------------------------------------------------------
+
+
+def _open(plan: Plan, progress: Progress) -> tuple[Classifier, str | None, Classifier, Dataset | None]:
+    """Open both models and the images; the text is what the first one's input was taken to be, if it does not say."""
+    progress.stage("read the models")
+    model, guessed = _open_model(plan)
+    dataset = None if plan.data is None else open_dataset(plan.data)
+    baseline = open_baseline(plan.baseline, progress, input_range=plan.input_range)
+    _check(model, baseline)
+    return model, guessed, baseline, dataset
 
 
 def _open_model(plan: Plan) -> tuple[Classifier, str | None]:
