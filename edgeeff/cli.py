@@ -426,7 +426,7 @@ def inspect(
       edgeeff inspect lite0_int8.tflite --edge-tpu
       edgeeff inspect lite0_int8.tflite --model-explorer lite0.json
       edgeeff inspect my_int8.tflite --model-explorer my.json --baseline my.keras --data photos/
-      edgeeff inspect b0_int8.tflite --model-explorer b0.json --profile b0_int8.pi4.profile.json
+      edgeeff inspect b0_int8.tflite --model-explorer b0.json --profile b0_int8.pi4.t1.profile.json
     """
     from edgeeff.converters import inspect as inspection
     from edgeeff.converters import preflight
