@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from edgeeff import arguments
 from edgeeff.arguments import File
-from edgeeff.errors import InputError, RecordError
+from edgeeff.errors import InputError
 from edgeeff.quantities import percent, seconds, size, value_range
 
 if TYPE_CHECKING:
@@ -463,25 +463,68 @@ def diagnose(
 
 
 @overload
-def inspect(file: File, *, edge_tpu: Literal[False] = False) -> Inspection: ...
+def inspect(
+    file: File,
+    *,
+    edge_tpu: Literal[False] = False,
+    model_explorer: File | None = None,
+    profile: File | ProfileRecord | None = None,
+    baseline: File | None = None,
+    data: File | None = None,
+    input_range: str | tuple[float, float] | None = None,
+    progress: bool = False,
+) -> Inspection: ...
 @overload
-def inspect(file: File, *, edge_tpu: Literal[True]) -> Preflight: ...
-@overload
-def inspect(file: File, *, edge_tpu: bool) -> Inspection | Preflight: ...
-def inspect(file: File, *, edge_tpu: bool = False) -> Inspection | Preflight:
+def inspect(
+    file: File,
+    *,
+    edge_tpu: Literal[True],
+    model_explorer: File | None = None,
+    profile: File | ProfileRecord | None = None,
+    baseline: File | None = None,
+    data: File | None = None,
+    input_range: str | tuple[float, float] | None = None,
+    progress: bool = False,
+) -> Preflight: ...
+def inspect(
+    file: File,
+    *,
+    edge_tpu: bool = False,
+    model_explorer: File | None = None,
+    profile: File | ProfileRecord | None = None,
+    baseline: File | None = None,
+    data: File | None = None,
+    input_range: str | tuple[float, float] | None = None,
+    progress: bool = False,
+) -> Inspection | Preflight:
     """Say what is in a .tflite file and what XNNPACK takes of it, or what the Edge TPU's compiler would make of it.
 
+    `model_explorer` is the first of the overlay files that are written then. Latency by operator is among them with the
+    `profile`, a record with blocks, and the error of each tensor with the `baseline`, on the images of `data`.
+
     Raises ModelError for a file that cannot be read, and with `edge_tpu` for one that was compiled already;
-    MissingExtraError without LiteRT.
+    MissingExtraError without LiteRT; for overlays InputError and its kinds.
     """
     from edgeeff.converters import inspect as inspection
 
+    measured = Path(profile) if isinstance(profile, (str, os.PathLike)) else profile
+    plan = arguments.overlay_plan(
+        Path(file),
+        arguments.path(model_explorer),
+        measured,
+        arguments.path(baseline),
+        arguments.path(data),
+        input_range,
+    )
     found = inspection.inspect(Path(file))
-    if not edge_tpu:
-        return found
-    from edgeeff.converters import preflight
+    judged = None
+    if edge_tpu:
+        from edgeeff.converters import preflight
 
-    return preflight.check(found)
+        judged = preflight.check(found)
+    if plan is not None:
+        arguments.write_overlays(plan, progress=progress)
+    return judged or found
 
 
 def compile(  # noqa: A001 - the command's name, and nobody needs the other one here
@@ -570,11 +613,6 @@ def read_record(path: File, kind: type[Record] | None = None) -> Record:
 
     Raises RecordError for a file that is missing, no record, of a newer schema version, damaged or of another kind.
     """
-    from edgeeff.converters.inspect import Inspection
-    from edgeeff.converters.preflight import Preflight
-    from edgeeff.results import read_record as read
+    from edgeeff.results import Record
 
-    record = read(Path(path), more=(Inspection, Preflight))
-    if kind is not None and not isinstance(record, kind):
-        raise RecordError(f"{path} is a record of {record.schema}; give one of {kind.schema}")
-    return record
+    return arguments.record(Path(path), kind or Record)

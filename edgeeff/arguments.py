@@ -9,17 +9,20 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from edgeeff.errors import InputError, UnknownNameError
-from edgeeff.quantities import percent, ratio_or_seconds
+from edgeeff.errors import InputError, RecordError, UnknownNameError
+from edgeeff.quantities import percent, ratio_or_seconds, value_range
 
 if TYPE_CHECKING:
     from edgeeff.converters.qat import Finetune
     from edgeeff.devices.profile import Watch
+    from edgeeff.overlays import Plan as OverlayPlan
     from edgeeff.picking.measure import Bench
     from edgeeff.progress import Progress
-    from edgeeff.results import Goal
+    from edgeeff.results import Goal, ProfileRecord, Record
+
+    RecordKind = TypeVar("RecordKind", bound=Record)
 
 File = str | os.PathLike[str]
 
@@ -93,6 +96,50 @@ def class_limits(limits: str | float | Mapping[str, float] | Sequence[str]) -> t
     if isinstance(limits, Mapping):
         return tuple(f"{name}={limit}" for name, limit in limits.items())
     return (str(limits),) if isinstance(limits, (str, int, float)) else tuple(limits)
+
+
+def record(path: Path, kind: type[RecordKind]) -> RecordKind:
+    """Read a record of a kind; raises RecordError for another one, and for what is none."""
+    from edgeeff.converters.inspect import Inspection
+    from edgeeff.converters.preflight import Preflight
+    from edgeeff.results import read_record
+
+    found = read_record(path, more=(Inspection, Preflight))
+    if not isinstance(found, kind):
+        raise RecordError(f"{path} is a record of {found.schema}; give one of {kind.schema}")
+    return found
+
+
+def overlay_plan(
+    file: Path,
+    output: Path | None,
+    profile: Path | ProfileRecord | None,
+    baseline: Path | None,
+    data: Path | None,
+    input_range: str | tuple[float, float] | None,
+) -> OverlayPlan | None:
+    """Read what overlays for Model Explorer are asked for; None where none are."""
+    if output is None:
+        asked = {"--profile": profile, "--baseline": baseline, "--data": data, "--input-range": input_range}
+        given = [name for name, value in asked.items() if value is not None]
+        if given:
+            raise InputError(f"{', '.join(given)}: give --model-explorer OUT.json, too; overlays are written there")
+        return None
+    from edgeeff import overlays
+    from edgeeff.results import ProfileRecord
+
+    measured = record(profile, ProfileRecord) if isinstance(profile, Path) else profile
+    plan = overlays.Plan(file, output, measured, baseline, data, value_range(input_range))
+    overlays.check(plan)
+    return plan
+
+
+def write_overlays(plan: OverlayPlan, *, progress: bool) -> dict[Path, str]:
+    """Write overlays; return what each file shows."""
+    from edgeeff import overlays
+
+    with bars(progress) as shown:
+        return overlays.write(*overlays.of_file(plan, shown), plan.output)
 
 
 # --- Progress ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ A command's code is imported when it runs: `edgeeff --help` costs what click cos
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,10 +22,7 @@ from edgeeff.command import common, console, print_json
 from edgeeff.completion import schemes as scheme_names
 from edgeeff.completion import targets
 from edgeeff.completion import variants as variant_names
-from edgeeff.errors import GateError, InputError, MissingExtraError
-
-if TYPE_CHECKING:
-    from edgeeff.overlays import Plan as OverlayPlan
+from edgeeff.errors import GateError, MissingExtraError
 
 PATH = click.Path(path_type=Path)
 CONTEXT: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
@@ -428,13 +425,14 @@ def inspect(
       edgeeff inspect my_int8.tflite --model-explorer my.json --baseline my.keras --data photos/
       edgeeff inspect b0_int8.tflite --model-explorer b0.json --profile b0_int8.pi4.t1.profile.json
     """
+    from edgeeff import arguments
     from edgeeff.converters import inspect as inspection
     from edgeeff.converters import preflight
 
-    plan = _overlay_plan(file, overlay, measured, baseline, data, input_range)
+    plan = arguments.overlay_plan(file, overlay, measured, baseline, data, input_range)
     result = inspection.inspect(file)
     judged = preflight.check(result) if edge_tpu else None
-    written = _write_overlays(plan) if plan is not None else {}
+    written = {} if plan is None else arguments.write_overlays(plan, progress=True)
     if as_json:
         print_json(judged or result)
         return
@@ -447,38 +445,6 @@ def inspect(
         from edgeeff import overlays
 
         overlays.render(plan.model, written, console())
-
-
-def _overlay_plan(
-    file: Path,
-    overlay: Path | None,
-    measured: Path | None,
-    baseline: Path | None,
-    data: Path | None,
-    input_range: str | None,
-) -> OverlayPlan | None:
-    asked = {"--profile": measured, "--baseline": baseline, "--data": data, "--input-range": input_range}
-    if overlay is None:
-        given = [name for name, value in asked.items() if value is not None]
-        if given:
-            raise InputError(f"{', '.join(given)}: give --model-explorer OUT.json, too; overlays are written there")
-        return None
-    from edgeeff import api, overlays
-    from edgeeff.quantities import value_range
-    from edgeeff.results import ProfileRecord
-
-    record = None if measured is None else api.read_record(measured, ProfileRecord)
-    plan = overlays.Plan(file, overlay, record, baseline, data, value_range(input_range))
-    overlays.check(plan)
-    return plan
-
-
-def _write_overlays(plan: OverlayPlan) -> dict[Path, str]:
-    from edgeeff import overlays
-    from edgeeff.progress import Bars
-
-    with Bars() as bars:
-        return overlays.write(*overlays.of_file(plan, bars), plan.output)
 
 
 @main.command()

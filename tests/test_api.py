@@ -51,12 +51,14 @@ FUNCTIONS = (
 )  # fmt: skip
 COMMANDS = {"audit": "calibrate", "write_report": "report"}
 """What the command of a function is called where it is called otherwise."""
-OTHER_NAMES = {"names": "target", "image": "end_to_end", "gates_file": "gates", "name": "target", "kind": "format"}
+OTHER_NAMES = {
+    "names": "target", "image": "end_to_end", "gates_file": "gates", "name": "target", "kind": "format",
+    "overlay": "model_explorer", "measured": "profile",
+}  # fmt: skip
 """What the command's function calls its options otherwise."""
 COMMAND_ONLY = {
     "as_json", "debug", "require_valid", "junit", "plot", "delegate of pick", "compare of profile", "force of profile",
-    "audit of calibrate", "fail_on of calibrate", "overlay of inspect", "measured of inspect", "baseline of inspect",
-    "data of inspect", "input_range of inspect",
+    "audit of calibrate", "fail_on of calibrate",
 }  # fmt: skip
 Kept = dict[str, Any]
 UNTYPED: Any = edgeeff
@@ -241,6 +243,8 @@ def test_pick_understands_what_people_write(kept: Kept, budget: str | float) -> 
         (lambda: UNTYPED.diagnose("a.tflite", baseline="b", samples=1), "--samples 1: take 2 or more"),
         (lambda: UNTYPED.diagnose("a.tflite", baseline="b", input_range="1"), "--input-range '1'"),
         (lambda: UNTYPED.inspect("nowhere.tflite"), "nowhere.tflite"),
+        (lambda: UNTYPED.inspect("a.tflite", baseline="b"), "--baseline: give --model-explorer OUT.json, too"),
+        (lambda: UNTYPED.inspect("a.tflite", model_explorer="a.txt"), "opens .json files only"),
         (UNTYPED.compile, "no file is given"),
         (lambda: UNTYPED.compile("a.tflite", segments=1), "--segments 1: take 2 or more"),
         (lambda: UNTYPED.compile("a.tflite", time_limit="600"), "--time-limit '600' has no unit"),
@@ -325,6 +329,8 @@ def test_inspect_is_what_the_command_prints(
     found, judged = edgeeff.inspect(tiny_float_tflite), edgeeff.inspect(str(tiny_float_tflite), edge_tpu=True)
     assert differing(to_dict(found), printed("inspect", tiny_float_tflite)) <= {"created"}
     assert differing(to_dict(judged), printed("inspect", tiny_float_tflite, "--edge-tpu")) <= {"created"}
+    assert edgeeff.inspect(tiny_float_tflite, model_explorer=tmp_path / "shown.json") is found
+    assert {path.name for path in tmp_path.glob("shown*")} == {"shown.json", "shown.weights.json", "shown.types.json"}
     (tmp_path / "found.json").write_text(results.to_json(found))
     assert edgeeff.read_record(tmp_path / "found.json", Inspection) == found
 
