@@ -21,7 +21,7 @@ from edgeeff.report import html, latencies, markdown, plots, records
 from edgeeff.report.page import Page, Plot, Table
 from edgeeff.report.thumbnails import Thumbnails
 from edgeeff.results import EvaluationRecord, Record, to_json
-from tests import reports
+from tests import pictures, reports
 from tests.evaluations import UNLABELLED, changed
 from tests.picks import DOUBTFUL, NOTHING, PICK
 from tests.reports import HOSTILE, INT8, judged, profile
@@ -205,9 +205,21 @@ def test_a_column_that_no_file_fills_is_left_out() -> None:
     assert columns(profile("pi4", 30.0), judged())[0] == ["file", "MB", "p50, ms", "top-1 %", "points", "same class %"]
 
 
+def test_a_float_file_has_the_accuracy_that_it_had_as_a_baseline() -> None:
+    judgement = judged()
+    ours = judgement.baseline_metrics
+    assert ours is not None
+    table = page(profile("pi4", 60.0, model=judgement.baseline), judgement).models
+    assert table is not None
+    assert [(row.cells[0].text, row.cells[3].text) for row in table.rows] == [
+        ("b0.keras", f"{100 * ours.top1:.1f}"),
+        ("b0_int8.tflite", "64.0"),
+    ]
+
+
 @pytest.mark.parametrize("text", ["94% of 16", "94 % of 16"])
 def test_a_percent_sign_stands_at_its_number(text: str) -> None:
-    assert html.held(f"{text}, 12 ms") == "94% of 16, 12\N{NO-BREAK SPACE}ms"
+    assert html.held(f"top-1 %: {text}, 12 ms") == "top-1 %: 94% of 16, 12\N{NO-BREAK SPACE}ms"
 
 
 def test_plots_say_the_same_in_words(whole: str) -> None:
@@ -220,6 +232,26 @@ def test_plots_say_the_same_in_words(whole: str) -> None:
     ]
     assert all(plot.said for plot in plots)
     assert len(re.findall(r'<figure class="plot">', whole)) == len(plots) + 2  # one of measured, one of emulated boards
+
+
+# --- The picture in the README ----------------------------------------------------------------------------------------
+
+
+def test_the_picture_of_a_report_is_small_and_described() -> None:
+    root = Path(__file__).parent.parent
+    picture = root / pictures.PICTURE
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size <= pictures.MOST_BYTES
+    for text in (root / "README.md", root / "docs" / "report.md"):
+        (alternative,) = re.findall(r"!\[([^\]]+)\]\((?:docs/)?images/report\.png\)", text.read_text(encoding="utf-8"))
+        assert len(alternative.split()) > 8
+
+
+def test_a_picture_with_a_path_or_the_name_of_a_machine_is_refused() -> None:
+    shown = [profile("pi4", 30.0)]
+    assert pictures.secrets("p50 30.0 ms, 8 images/s, 1/2 of pi4", shown) == []
+    text = "/home/me/a.tflite and ~/b on Raspberry Pi 4 Model B, not"
+    assert pictures.secrets(text, shown) == ["/home/me/a.tflite", "~/b", "Raspberry Pi 4 Model B"]
 
 
 # --- Names of anybody -------------------------------------------------------------------------------------------------

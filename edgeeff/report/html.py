@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 2_000_000
 _UNITS = re.compile(r"(?<=\d) (?=(?:ms|s|MB|GB|kB|GHz|°C|G|nats|points|px)(?:\W|$))")
-_PERCENT = re.compile(r"(?<=\d) %")
+_PERCENT = re.compile(r"(?<=\d)(?<!top-\d) %")
 PACKAGES = {"jinja2": "Jinja2", "matplotlib": "Matplotlib"}
 
 

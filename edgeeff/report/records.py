@@ -244,7 +244,12 @@ def _models(records: Sequence[Record]) -> Table | None:
                 if isinstance(one, ProfileRecord) and one.device.emulated is wanted
             )
         judged = [one for one in about if isinstance(one, EvaluationRecord)]
-        yield ", ".join(view.percent(one.model_metrics.top1) for one in judged if one.model_metrics)
+        right = [one.model_metrics for one in judged] or [
+            one.baseline_metrics
+            for one in speaking
+            if isinstance(one, EvaluationRecord) and one.baseline.sha256 == first.model.sha256
+        ]
+        yield ", ".join(dict.fromkeys(view.percent(one.top1) for one in right if one is not None))
         yield ", ".join(
             f"{view.points(one.paired.top1.value)} ({view.interval(one.paired.top1)})"
             for one in judged
