@@ -1,8 +1,8 @@
 """The picture of a report in the README: `python -m tests.pictures RECORD.json... [-o docs/images/report.png]`.
 
 The records are real ones, given by whoever makes the picture: `edgeeff demo` and `edgeeff evaluate` write them. Only
-measurements and evaluations are shown, so that the verdicts and a plot are on one screen. What must not be seen in it - a
-photograph, a path or the name of a machine - ends the program.
+measurements and evaluations are shown, so that the verdicts and a plot are on one screen. What must not be seen in it -
+a photograph, a path or the name of a machine - ends the program.
 """
 
 from __future__ import annotations

@@ -110,6 +110,13 @@ def test_every_kind_of_record_has_a_section(name: str) -> None:
     assert section.parts or section.conclusion
 
 
+def test_what_was_kept_is_called_closest_only_where_it_is() -> None:
+    assert "'last blocks tuned together' was kept, which is closest" in str(page(reports.RECOVERED))
+    said = str(page(changed(reports.RECOVERED, recovery__chosen="blocks tuned")))
+    assert "'blocks tuned' was kept, which has the float file's best class on 87.5%" in said
+    assert "'last blocks tuned together' is closer on these few" in said
+
+
 def test_a_demonstration_is_taken_apart(tmp_path: Path) -> None:
     given = records.read([Path(written(tmp_path, EXAMPLES["demo"])[0])])
     assert [type(one.record).__name__ for one in given] == [

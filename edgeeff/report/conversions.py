@@ -114,13 +114,22 @@ def _checks(record: ConversionRecord) -> Iterator[tuple[str, Cell, str]]:
 
 def _tried(recovery: Recovery) -> str:
     kept = next(one for one in recovery.attempts if one.name == recovery.chosen)
+    closest = min(recovery.attempts, key=lambda one: one.fidelity.divergence)
     one = len(recovery.attempts) == 1
     ways = "One way to quantize was tried" if one else f"Of {len(recovery.attempts)} ways to quantize"
+    apart = f"the {recovery.judging_images} images that nothing was learned from"
+    if one or kept.fidelity.divergence <= closest.fidelity.divergence:
+        said = f"is closest to the float file on {apart}: same best class on {kept.fidelity.agreement:.1%} of them."
+        why = ""
+    else:
+        said = f"has the float file's best class on {kept.fidelity.agreement:.1%} of {apart}."
+        why = (
+            f" '{closest.name}' is closer on these few; but ranges are chosen by all images, and later ones only "
+            "where they are notably better."
+        )
     return (
-        f"{ways}{';' if one else ','} '{kept.name}' {'is' if one else 'was kept, which is'} closest to the float file "
-        f"on the {recovery.judging_images} images that nothing was learned from: same best class on "
-        f"{kept.fidelity.agreement:.1%} of them. Where a way does much better on the images it learned from, it "
-        "learned them by heart."
+        f"{ways}{';' if one else ','} '{kept.name}' {'' if one else 'was kept, which '}{said}{why} Where a way does "
+        "much better on the images it learned from, it learned them by heart."
     )
 
 
