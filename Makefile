@@ -55,7 +55,7 @@ REFUSAL := the pins are for Linux and Python 3.10 to 3.13; choose one with: make
 
 $(VENV)/.pinned: $(PINS)
 	@$(PYTHON) -c 'import sys; $(NEEDED) or sys.exit("$(REFUSAL)")'
-	@echo 'Installing TensorFlow, LiteRT and the tools into $(VENV): about 3 GB, a few minutes ...'
+	@echo 'Installing TensorFlow, LiteRT and the tools into $(VENV): about 4 GB, a few minutes ...'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes --requirement $(PINS)
 	@touch $@
