@@ -89,7 +89,7 @@ SAMPLE = ("data/imagenet-sample",)
 
 # Latency first, while the machine is cool and nothing is left over from others.
 BENCHMARKS = (
-    Benchmark("help_time", minutes=0.5, key="--help "),
+    Benchmark("help_time", minutes=0.5, key="^edgeeff --help"),
     Benchmark("against_litert_benchmark", minutes=0.9, packages=(HOST, LITE), key="p50"),
     Benchmark("runner_overhead", minutes=0.9, packages=(HOST, LITE), key="of a run"),
     Benchmark("scheme_costs", minutes=2.2, key="int8 "),

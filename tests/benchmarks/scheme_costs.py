@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.scheme_costs [--variant b0] [--runs 3]
 
-Random weights; LiteRT with XNNPACK, one thread, the files measured in turn.
+Random weights; LiteRT with XNNPACK, one thread, the files measured in turn. What a mixed file costs depends on its goal:
+mixed_precision.py says that.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from edgeeff.converters import convert
-from edgeeff.converters.schemes import SCHEMES
+from edgeeff.converters.schemes import MIXED, SCHEMES
 from edgeeff.devices import profile
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = {scheme: folder / f"{scheme}.tflite" for scheme in SCHEMES}
+        paths = {scheme: folder / f"{scheme}.tflite" for scheme in SCHEMES if scheme != MIXED}
         convert.convert(
             convert.Source(variant=arguments.variant, weights="none"), scheme="float32", output=paths["float32"]
         )
