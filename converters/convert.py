@@ -568,15 +568,15 @@ def _quantized(
     content, recovery = recover.recover(
         model,
         pixels if isinstance(pixels, Sequence) else list(pixels),
-        # What weights learn from images that show no class, they unlearn of photographs.
-        calibration.effort if drawn is not None or use.distilled >= FEWEST_TAUGHT else "quick",
+        calibration.effort,
         calibration.seed,
         progress,
         input_type=input_type,
         output_type=output_type,
         threads=threads,
         rule=rule,
-        synthetic=drawn is None and not use.distilled,
+        # What weights learn from images that show no class, they unlearn of photographs.
+        synthetic=drawn is None and use.distilled < FEWEST_TAUGHT,
     )
     return _Made(content, replace(use, method=recovery.chosen), recovery)
 

@@ -11,7 +11,8 @@ How a network is tuned:
    (the sequential block reconstruction of BRECQ, arXiv:2102.05426): weights and biases in steps of their quantization,
    ranges in ratios, with gradients that pass straight through the rounding (arXiv:1308.3432) and that see what the
    rounding error does to a range (LSQ, arXiv:1902.08153). Channels count as much as the scores depend on them (their
-   Fisher information). What passes between blocks is computed by LiteRT, by the real int8 kernels.
+   Fisher information). What passes between blocks is computed by LiteRT, by the real int8 kernels. Each block begins
+   with its last convolution fitted by least squares (`refit`).
 2. Then the last blocks together learn the float network's scores, each time from views that they have not seen.
 
 For mixed precision (`Request.exact`) every block learns by itself, from exact inputs and with its sum in float.
@@ -30,15 +31,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeeff.calibration.views import Views
-from edgeeff.converters import quantize
+from edgeeff.converters import quantize, refit
 from edgeeff.converters.graph import Graph
-from edgeeff.converters.replay import TIED, WEIGHTED, Node, Replay, cuts, fake_quantized, roots, work
-from edgeeff.converters.runtime import Session
+from edgeeff.converters.replay import TIED, WEIGHTED, Node, Replay, blocks, fake_quantized, roots, work
 from edgeeff.converters.trace import Send, serve
 
 Array = npt.NDArray[Any]
 
-WEIGHT_LEVELS, LEVELS = 127, 255
+LEVELS = 255
 WEIGHT_RATE, BIAS_RATE = 0.5, 0.4
 """Largest learning rates, in steps of the quantization."""
 RANGE_RATE = 0.08
@@ -50,17 +50,13 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-10
 WARM_UP = 10
 EVEN_BATCH = 10
 """Images at a time where nothing is learned."""
-LEAST_VIEWS = 32
 MOST_VALUES, FINISH_VALUES = 25e6, 45e6
 """Of the maps of a batch; a step of learning takes some 40 bytes for each. The last blocks have to learn from a few
 images at a time, or their steps are too rough."""
-MAPS_BYTES = 8e8
-"""What the maps before and behind a block may take, of all views that it learns from."""
 FISHER_VIEWS, LEAST_WEIGHT = 96, 0.1
 """Views that tell how much a channel counts, and the least that it counts beside the mean of all."""
 CHECKPOINTS = ("blocks", "whole")
 STEPS_SHOWN = 20
-HALF_MAX = 60_000.0
 COMPARED = 40
 """Images that show whether a block was tuned to the better."""
 
@@ -126,13 +122,8 @@ class Tuning(Replay):
         self._request, self._begun_with = request, ranges
         self._random = np.random.default_rng(request.seed)
         named = [graph.name(node.output) for node in self._nodes]
-        end = named.index(request.logits) + 1
-        # The preprocessing is exact but for its output's rounding: what is learned begins behind it.
-        first = 0
-        while named[first] in request.fixed and first + 1 < end:
-            first += 1
-        bounds = [0, *cuts(graph, first), end]
-        self._blocks = list(itertools.pairwise(bounds))
+        self._blocks = blocks(graph, request.fixed, request.logits)
+        end = self._blocks[-1][1]
         self._ranges: dict[int, tuple[float, float]] = {}
         self._ratios: dict[int, tuple[Any, Any]] = {}
         """Of both ends of a range, logarithms: so zero stays inside."""
@@ -144,7 +135,10 @@ class Tuning(Replay):
                 self._ranges[node.output] = ranges[name]
                 if name not in request.fixed:
                     self._ratios[node.output] = (tf.Variable(0.0), tf.Variable(0.0))
-        for node in self._nodes[first:end]:
+        learning = itertools.dropwhile(
+            lambda pair: pair[1] in request.fixed, zip(self._nodes[:end], named, strict=False)
+        )
+        for node, _ in learning:
             if node.kind in WEIGHTED:
                 self._add_weights(node)
 
@@ -154,7 +148,7 @@ class Tuning(Replay):
             return
         largest = np.abs(self._constants[weights]).max(axis=_other_axes(node), keepdims=True)
         low, high = self._ranges[node.output]
-        self._sizes[weights] = np.maximum(largest / WEIGHT_LEVELS, 1e-12).astype(np.float32)
+        self._sizes[weights] = np.maximum(largest / refit.WEIGHT_LEVELS, 1e-12).astype(np.float32)
         self._sizes[bias] = np.float32(max((high - low) / LEVELS, 1e-12))
         for index in (weights, bias):
             self._deltas[index] = tf.Variable(tf.zeros(self._constants[index].shape))
@@ -173,6 +167,7 @@ class Tuning(Replay):
             compute = self._function(first, end, source, target, quantized=True)
             before = self._mean(loss, _in_batches(compute, rough[:COMPARED]), wanted)
             kept = self._values()
+            self._fit(first, end, rough, wanted)
             rates = self._rates(first, end, SCORES_SHARE if last else 1.0)
             batch = self._batch(first, end, len(rough), MOST_VALUES)
             share = self._request.work / len(self._blocks)
@@ -206,7 +201,7 @@ class Tuning(Replay):
         send({"stage": "tune the last blocks together", "total": shown})
         # Others than the blocks learned from, and hardly one of them twice.
         size = float(np.prod(self._graph.shape(source)))
-        count = int(min(steps * batch, MAPS_BYTES / (2 * size), max(self._request.views, 2 * len(images))))
+        count = int(min(steps * batch, refit.MAPS_BYTES / (2 * size), max(self._request.views, 2 * len(images))))
         views = Views(images, max(count, batch), self._request.seed + 1)[:]
         wanted = self._through(0, end, views, quantized=False)
         rough = self._through(0, first, views, quantized=True) if first else views
@@ -235,7 +230,7 @@ class Tuning(Replay):
     ) -> tuple[Array, Array]:
         """Give a block the maps of as many views as fit into memory: the larger the maps, the fewer there are."""
         values = np.prod(self._graph.shape(source)) + np.prod(self._graph.shape(target))
-        count = int(np.clip(MAPS_BYTES / (4 * values), LEAST_VIEWS, len(views)))
+        count = int(np.clip(refit.MAPS_BYTES / (4 * values), refit.LEAST_VIEWS, len(views)))
         if count <= len(exact):
             shared = rough is exact
             exact, rough = exact[:count], rough[:count]
@@ -255,16 +250,34 @@ class Tuning(Replay):
 
     def _through(self, first: int, end: int, maps: Array, *, quantized: bool) -> Array:
         """Compute operators with LiteRT: as they were, or as learned so far and in int8."""
-        graph = Graph((Path(self._request.folder) / "float.tflite").read_bytes())
-        if quantized:
-            for index in self._deltas:
-                graph.set_constant(index, self._weights(index).numpy())
-        graph.cut(first, end, self._input(first), self._nodes[end - 1].output)
-        content = graph.content()
-        if quantized:
-            content = quantize.static(content, self._named_ranges())
-        session = Session(content, threads=self._request.threads)
-        return _stacked(session.run(one.astype(np.float32)) for one in maps)
+        threads = self._request.threads
+        if not quantized:
+            return refit.through(self._graph, first, end, maps, threads=threads)
+        return refit.through(self._learned(), first, end, maps, ranges=self._named_ranges(), threads=threads)
+
+    def _learned(self) -> Graph:
+        """The float file with the weights as learned so far."""
+        graph = Graph(self._graph.content())
+        for index in self._deltas:
+            graph.set_constant(index, self._weights(index).numpy())
+        return graph
+
+    def _fit(self, first: int, end: int, rough: Array, wanted: Array) -> None:
+        """Begin with a last convolution that is fitted by least squares."""
+        most, ranges = refit.MOST_VIEWS, self._named_ranges()
+        fit = refit.fit(
+            self._learned(),
+            first,
+            end,
+            rough[:most],
+            wanted[:most],
+            ranges,
+            self._random,
+            threads=self._request.threads,
+        )
+        for index, values in () if fit is None else (fit.weights, fit.bias):
+            if index in self._deltas:
+                self._deltas[index].assign((values - self._constants[index]) / self._sizes[index])
 
     def _named_ranges(self) -> quantize.Ranges:
         """Ranges as learned so far, by name, of all tensors that share a scale."""
@@ -380,7 +393,7 @@ class Tuning(Replay):
         if index != node.inputs[1]:
             return weights  # a bias has 32 bits
         largest = tf.reduce_max(tf.abs(weights), axis=_other_axes(node), keepdims=True)
-        size = tf.stop_gradient(tf.maximum(largest / WEIGHT_LEVELS, 1e-12))
+        size = tf.stop_gradient(tf.maximum(largest / refit.WEIGHT_LEVELS, 1e-12))
         return _rounded(tf, weights / size) * size
 
     def _weights(self, index: int) -> Any:
@@ -471,11 +484,6 @@ def _rates(steps: int) -> Iterable[float]:
 
 def _in_batches(compute: Callable[[Array], Array], x: Array) -> Array:
     return np.concatenate([compute(x[at : at + EVEN_BATCH]) for at in range(0, len(x), EVEN_BATCH)])
-
-
-def _stacked(maps: Iterable[Array]) -> Array:
-    """Put maps together, in half precision, which has 3 bits more than 8-bit values need, but not scores."""
-    return np.stack([one.astype(np.float16) if one.ndim == 3 and np.abs(one).max() < HALF_MAX else one for one in maps])
 
 
 def _rounded(tf: Any, x: Any) -> Any:

@@ -2,9 +2,10 @@
 
 No recipe is best for every network, so several are tried, each is quantized for real, and the file whose scores come
 closest to the float file's on images kept apart is the one that is handed over; the report says what each gave. The
-cheap ones come first: rules for the ranges (`choose_ranges`). As the effort allows, weights, biases and ranges are then
-tuned by replaying the network in TensorFlow (`reconstruct`, in a process of its own). What cannot be done for a network
-is said in warnings, not in errors: there always is a file.
+cheap ones come first: rules for the ranges (`choose_ranges`), then weights fitted to int8 maps by least squares
+(`refit`). As the effort allows, weights, biases and ranges are then tuned by replaying the network in TensorFlow
+(`reconstruct`, in a process of its own). What cannot be done for a network is said in warnings, not in errors: there
+always is a file.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from edgeeff.calibration import ranges as rules
 from edgeeff.calibration.ranges import After, Histogram, Rule
 from edgeeff.calibration.synthetic import widen
-from edgeeff.converters import float_model, quantize, reconstruct, replay
+from edgeeff.converters import float_model, quantize, reconstruct, refit, replay
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.quantize import IoType, Ranges
@@ -67,6 +68,7 @@ CLOSE = 0.003
 """Divergence below which weights are not tuned: those of an EfficientNet-Lite come from 0.012 to 0.003 by that."""
 ALIKE = 0.9
 """Agreement that goes with it."""
+FITTED = "weights fitted"
 
 CHILD = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(':'); "
@@ -172,11 +174,18 @@ def recover(
         model, learning, judge, rule=rule, synthetic=synthetic, threads=threads, progress=progress
     )
     chosen, warnings = (model, ranges), list[str]()
-    plan = None if rule is not None or _is_close(best, CLOSE) else PLANS[effort]
+    may_learn = rule is None and not synthetic and not _is_close(best, CLOSE)
+    if may_learn:
+        try:
+            fitted = fit(model, ranges, learning, seed=seed, threads=threads, progress=progress)
+            attempts = (*attempts, judge.attempt(FITTED, fitted, ranges))
+            if attempts[-1].fidelity.divergence < best.fidelity.divergence:
+                best, chosen = attempts[-1], (fitted, ranges)
+        except ModelError as error:
+            warnings.append(f"the weights were not fitted: {error}")
+    plan = PLANS[effort] if may_learn else None
     if plan is not None and (obstacles := replay.obstacles(Graph(model.content))):
-        warnings.append(
-            f"the weights were not tuned, only the ranges were chosen: {', '.join(obstacles)} cannot be replayed"
-        )
+        warnings.append(f"the weights were not tuned: {', '.join(obstacles)} cannot be replayed")
     elif plan is not None:
         try:
             for name, changed, its_ranges in tune(
@@ -187,7 +196,7 @@ def recover(
                 if attempt.fidelity.divergence < best.fidelity.divergence:
                     best, chosen = attempt, (changed, its_ranges)
         except ModelError as error:
-            warnings.append(f"the weights were not tuned, only the ranges were chosen: {error}")
+            warnings.append(f"the weights were not tuned: {error}")
     content = quantize.quantize(chosen[0], INT8, chosen[1], input_type=input_type, output_type=output_type)
     return content, Recovery(effort, seed, len(learning), len(judging), attempts, best.name, tuple(warnings))
 
@@ -346,6 +355,22 @@ class _Choices:
         if (index, rule) not in self.spans:
             self.spans[index, rule] = rules.choose(self.histograms[index], rule, self.after[index])
         return self.spans[index, rule]
+
+
+def fit(
+    model: FloatModel,
+    ranges: Ranges,
+    images: Images,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> FloatModel:
+    """Fit the last convolution of each block by least squares, as `refit` does; raises ModelError where that fails."""
+    progress = progress or Silent()
+    progress.stage("fit the weights of each block", len(refit.blocks(model)))
+    pupils = np.stack(list(images[: _pupils(Graph(model.content))]))
+    return refit.refit(model, ranges, pupils, seed=seed, threads=threads, tick=progress.tick)
 
 
 def tune(

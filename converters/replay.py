@@ -6,7 +6,8 @@ TensorFlow is given, not imported, because processes without it ask what can be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,20 @@ def cuts(graph: Graph, first: int) -> list[int]:
             if following not in ("LOGISTIC", "HARD_SWISH", "RELU", "RELU6"):
                 found.append(position + 1)
     return found
+
+
+def blocks(graph: Graph, fixed: Container[str], logits: str) -> list[tuple[int, int]]:
+    """Return where the blocks of a network begin and end, as positions of operators, up to its logits.
+
+    `fixed` are the tensors of the preprocessing, which is exact but for the rounding of its output: the first block
+    that is cut off ends behind it.
+    """
+    named = [graph.name(int(operator.outputs[0])) for operator in graph.operators]
+    end = named.index(logits) + 1
+    first = 0
+    while named[first] in fixed and first + 1 < end:
+        first += 1
+    return list(itertools.pairwise([0, *cuts(graph, first), end]))
 
 
 def work(graph: Graph, first: int, end: int) -> float:

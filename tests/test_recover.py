@@ -83,8 +83,8 @@ def child(answer: Callable[[Path, dict[str, Any]], None]) -> Callable[..., dict[
 
 def test_every_rule_is_tried_and_told() -> None:
     _, report = quick()
-    assert [attempt.name for attempt in report.attempts] == NAMES
-    assert report.chosen in NAMES
+    assert [attempt.name for attempt in report.attempts] == [*NAMES, module.FITTED]
+    assert report.chosen in (*NAMES, module.FITTED)
     assert (report.effort, report.seed, report.warnings) == ("quick", 0, ())
     assert (report.calibration_images, report.judging_images) == (24, 8)
     assert all(attempt.fidelity.images == 8 and attempt.learned.images == 24 for attempt in report.attempts)

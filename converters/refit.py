@@ -1,0 +1,286 @@
+"""Weights that suit the maps they really get: the last convolution of each block, fitted by least squares.
+
+A block of an int8 network is given other maps than the float network gave it, and its own weights are rounded. What
+its last convolution should give, which nothing bends, is known all the same, since the float network says what the
+block gives in the end; and what it reads is computed by the real int8 kernels. So its weights and bias are fitted: by
+ridge regression, which leaves them where they were as far as the images say nothing, and with a rounding that passes
+the error of every weight on to those that are not rounded yet (GPTQ, arXiv:2210.17323). The last layer is fitted to the
+logits in the same way.
+
+This needs no labels, no gradients and no TensorFlow. `recover` decides by the real file whether it helps; `reconstruct`
+begins each block with it. How maps are passed from block to block is here as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeeff.calibration.views import Views
+from edgeeff.converters import quantize, replay
+from edgeeff.converters.float_model import FloatModel
+from edgeeff.converters.graph import Graph
+from edgeeff.converters.quantize import Ranges
+from edgeeff.converters.runtime import Session
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+WEIGHT_LEVELS = 127
+SAMPLED = 64
+"""Places of a map that weights are fitted to; its neighbours say nearly the same."""
+MOST_SAMPLES_BYTES = 2e8
+PRIOR = 0.3
+"""How much weights stay where they were, beside the mean square of what they read."""
+DAMPING = 0.01
+"""The same, of what rounding passes on: it is certain of the other weights, but not of the images."""
+MAPS_BYTES = 8e8
+"""What the maps before and behind a block may take, of all views."""
+LEAST_VIEWS = 32
+VIEWS, MOST_VIEWS = 4, 512
+"""Of each image, and of all."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the last convolution of a block should have: tensor indices and values; and the errors of what it gives."""
+
+    weights: tuple[int, Array]
+    bias: tuple[int, Array]
+    before: float
+    """Mean square error relative to the variance, with the weights rounded as they were."""
+    after: float
+
+
+def blocks(model: FloatModel) -> list[tuple[int, int]]:
+    """Return where the blocks of a model begin and end, up to its logits."""
+    return replay.blocks(Graph(model.content), quantize.known_ranges(model), model.logits)
+
+
+def refit(
+    model: FloatModel,
+    ranges: Ranges,
+    images: Array,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    tick: Callable[[], None] | None = None,
+) -> FloatModel:
+    """Return the model with the last convolution of each block, and its last layer, fitted for int8 with these ranges.
+
+    `images` are uint8 (count, height, width, 3). What is fitted depends on them, on the seed and the threads alone.
+    `tick` is called for each of the `blocks`. Raises ModelError when LiteRT or the quantizer refuses a block.
+    """
+    exact_graph, graph, spans = Graph(model.content), Graph(model.content), blocks(model)
+    generator = np.random.default_rng(seed)
+    exact = rough = Views(images, _count(exact_graph, spans, min(VIEWS * len(images), MOST_VIEWS)), seed)[:]
+    for first, end in spans:
+        wanted = through(exact_graph, first, end, exact, threads=threads)
+        found = fit(graph, first, end, rough, wanted, ranges, generator, threads=threads)
+        if found is not None:
+            for index, values in (found.weights, found.bias):
+                graph.set_constant(index, values)
+        if end != spans[-1][1]:
+            exact, rough = wanted, through(graph, first, end, rough, ranges=ranges, threads=threads)
+        if tick is not None:
+            tick()
+    return replace(model, content=graph.content())
+
+
+def through(
+    graph: Graph, first: int, end: int, maps: Iterable[Array], *, ranges: Ranges | None = None, threads: int = 1
+) -> Array:
+    """Compute the operators `first` to `end` with LiteRT for maps (count, ...): in float, or with `ranges` in int8.
+
+    Maps are given in half precision, which has 3 bits more than 8-bit values need, but not scores.
+    """
+    target = int(graph.operators[end - 1].outputs[0])
+    session = _part(graph, first, end, target, ranges, threads)
+    return np.stack([_halved(session.run(one.astype(np.float32))) for one in maps])
+
+
+def source(graph: Graph, first: int) -> int:
+    """Return the tensor that a block reads which begins at a position."""
+    return graph.inputs[0] if first == 0 else int(graph.operators[first - 1].outputs[0])
+
+
+def _part(graph: Graph, first: int, end: int, target: int, ranges: Ranges | None, threads: int) -> Session:
+    """Return the operators `first` to `end`, which make tensor `target`, ready to run."""
+    part = Graph(graph.content())
+    part.cut(first, end, source(graph, first), target)
+    content = part.content()
+    return Session(content if ranges is None else quantize.static(content, ranges), threads=threads)
+
+
+def _halved(values: Array) -> Array:
+    half = values.astype(np.float16) if values.ndim == 3 else values
+    return half if np.isfinite(half).all() else values
+
+
+def fit(
+    graph: Graph,
+    first: int,
+    end: int,
+    rough: Array,
+    wanted: Array,
+    ranges: Ranges,
+    generator: np.random.Generator,
+    *,
+    threads: int = 1,
+) -> Fit | None:
+    """Fit the last convolution of a block, or the last layer; None where it ends with neither, or nothing is gained.
+
+    `rough` are the maps that the block is given and `wanted` those that it should give, (count, ...) each; `graph` has
+    the weights of all operators as they are now, and `ranges` the ranges.
+    """
+    position = _last_linear(graph, first, end)
+    if position is None:
+        return None
+    operator, last = graph.operators[position], graph.operators[end - 1]
+    read, weights, bias = (int(index) for index in operator.inputs[:3])
+    places = _places(wanted, len(rough), graph.shape(read)[-1], generator)
+    outputs = _at(wanted, places).astype(np.float32)
+    if last is not operator:
+        outputs -= _at(rough, places)
+    if read == source(graph, first):
+        inputs = _at(rough, places).astype(np.float32)
+    else:
+        session = _part(graph, first, position, read, ranges, threads)
+        inputs = np.concatenate(
+            [
+                _at(session.run(one.astype(np.float32))[np.newaxis], at[np.newaxis])
+                for one, at in zip(rough, places, strict=True)
+            ]
+        )
+    shape = graph.shape(weights)
+    values, offset = (np.asarray(graph.constant(index), np.float64) for index in (weights, bias))
+    values = values.reshape(shape[0], -1)
+    if graph.kind(operator) == "FULLY_CONNECTED":
+        # What all logits have in common changes no score.
+        common = outputs - inputs @ values.T.astype(np.float32) - offset.astype(np.float32)
+        outputs = outputs - common.mean(axis=1, keepdims=True)
+    fitted = least_squares(inputs, outputs, values, offset)
+    if fitted is None:
+        return None
+    after, its_bias = fitted
+    variance = float(outputs.var()) or 1.0
+    errors = [
+        float(np.mean((outputs - inputs @ w.T.astype(np.float32) - b.astype(np.float32)) ** 2)) / variance
+        for w, b in ((nearest(values), offset), (after, its_bias))
+    ]
+    if not errors[1] < errors[0]:
+        return None
+    return Fit(
+        (weights, after.reshape(shape).astype(np.float32)), (bias, its_bias.astype(np.float32)), errors[0], errors[1]
+    )
+
+
+def least_squares(inputs: Array, outputs: Array, weights: Floats, bias: Floats) -> tuple[Floats, Floats] | None:
+    """Fit weights (out, in) and a bias (out,) to give outputs (count, out) of inputs (count, in).
+
+    The weights come rounded: all of a row are whole multiples of a step, and the largest is 127 of them. None where the
+    inputs are always the same, or no numbers.
+    """
+    count = len(inputs)
+    residual = outputs - inputs @ weights.T.astype(inputs.dtype) - bias.astype(inputs.dtype)
+    mean, shift = inputs.mean(axis=0, dtype=np.float64), residual.mean(axis=0, dtype=np.float64)
+    second = (inputs.T @ inputs).astype(np.float64) / count
+    covariance = second - np.outer(mean, mean)
+    scale, power = float(np.trace(covariance)) / len(mean), float(np.trace(second)) / len(mean)
+    if not (np.isfinite(power) and scale > 0):
+        return None
+    crossed = (inputs.T @ residual).astype(np.float64) / count - np.outer(mean, shift)
+    eye = np.eye(len(mean))
+    change = np.linalg.solve(covariance + PRIOR * scale * eye, crossed)
+    rounded = round_together(weights + change.T, second + DAMPING * power * eye)
+    return rounded, bias + shift - mean @ change
+
+
+def nearest(weights: Floats) -> Floats:
+    """Round the weights (out, in) of each row to the nearest multiple of its step."""
+    step = _steps(weights)
+    return np.asarray(np.round(weights / step) * step)
+
+
+def round_together(weights: Floats, second: Floats) -> Floats:
+    """Round weights (out, in) so that what they give of inputs with these second moments (in, in) changes little.
+
+    One input after the other, from the strongest to the weakest; the error of each is passed on to the weights of those
+    that are not rounded yet, as GPTQ does (arXiv:2210.17323). The largest weight of a row stays as it is, so that
+    whoever takes the step from it finds the same.
+    """
+    step = _steps(weights)[:, 0]
+    order = np.argsort(-np.diag(second), kind="stable")
+    left, rounded = weights[:, order].copy(), np.empty_like(weights)
+    upper = np.linalg.cholesky(np.linalg.inv(second[np.ix_(order, order)])).T
+    for column in range(len(order)):
+        value = np.clip(np.round(left[:, column] / step), -WEIGHT_LEVELS, WEIGHT_LEVELS) * step
+        rounded[:, order[column]] = value
+        errors = (left[:, column] - value) / upper[column, column]
+        left[:, column + 1 :] -= np.outer(errors, upper[column, column + 1 :])
+    rows, largest = np.arange(len(weights)), np.abs(weights).argmax(axis=1)
+    rounded[rows, largest] = np.sign(weights[rows, largest]) * WEIGHT_LEVELS * step
+    return rounded
+
+
+def _steps(weights: Floats) -> Floats:
+    steps: Floats = np.maximum(np.abs(weights).max(axis=1, keepdims=True) / WEIGHT_LEVELS, 1e-12)
+    return steps
+
+
+def _last_linear(graph: Graph, first: int, end: int) -> int | None:
+    """Position of what a block ends with, but for the sum: a convolution of single pixels, or the last layer."""
+    last = graph.operators[end - 1]
+    begin = source(graph, first)
+    if graph.kind(last) == "ADD":
+        summands = [int(index) for index in last.inputs]
+        if graph.activation(last) != "NONE" or begin not in summands:
+            return None
+        (other,) = [index for index in summands if index != begin] or [begin]
+        found = graph.producer(other)
+    else:
+        found = last
+    if found is None or graph.activation(found) != "NONE" or len(found.inputs) < 3:
+        return None
+    weights = int(found.inputs[1])
+    if graph.kind(found) == "CONV_2D":
+        options = found.builtinOptions
+        if graph.shape(weights)[1:3] != (1, 1) or (options.strideH, options.strideW) != (1, 1):
+            return None
+    elif graph.kind(found) != "FULLY_CONNECTED":
+        return None
+    constants = [int(index) for index in found.inputs[1:3]]
+    if any(index < 0 or graph.constant(index) is None or len(graph.consumers(index)) > 1 for index in constants):
+        return None
+    return next(position for position in range(first, end) if graph.operators[position] is found)
+
+
+def _places(maps: Array, images: int, channels: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw places (count, places) of maps, of which weights for so many channels are fitted."""
+    places = int(np.prod(maps.shape[1:-1]))
+    most = int(max(1, MOST_SAMPLES_BYTES / (4 * images * (channels + maps.shape[-1]))))
+    if places <= min(SAMPLED, most):
+        return np.broadcast_to(np.arange(places), (images, places))
+    return generator.integers(0, places, (images, min(SAMPLED, most)))
+
+
+def _at(maps: Array, places: npt.NDArray[np.int64]) -> Array:
+    """Return the channels of maps (count, ..., channels) at places: (all places, channels)."""
+    flat = maps.reshape(len(maps), -1, maps.shape[-1])
+    taken: Array = np.take_along_axis(flat, places[:, :, np.newaxis], axis=1)
+    return taken.reshape(-1, maps.shape[-1])
+
+
+def _count(graph: Graph, cuts: Iterable[tuple[int, int]], most: int) -> int:
+    """How many views there may be, so that the maps of the largest block fit into memory twice."""
+    values = max(
+        float(
+            np.prod(graph.shape(source(graph, first))) + np.prod(graph.shape(int(graph.operators[end - 1].outputs[0])))
+        )
+        for first, end in cuts
+    )
+    return int(max(1, min(most, max(LEAST_VIEWS, MAPS_BYTES / (4 * values)))))
