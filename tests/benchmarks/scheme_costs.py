@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.scheme_costs [--variant b0] [--runs 3]
 
-Random weights; LiteRT with XNNPACK, one thread, the files measured in turn. What a mixed file costs depends on its goal:
-mixed_precision.py says that.
+Random weights; LiteRT with XNNPACK, one thread, the files measured in turn. What a mixed file costs depends on its
+goal: mixed_precision.py says that.
 """
 
 from __future__ import annotations
