@@ -568,7 +568,7 @@ def _quantized(
     content, recovery = recover.recover(
         model,
         pixels if isinstance(pixels, Sequence) else list(pixels),
-        calibration.effort,
+        calibration.effort if drawn is not None or use.distilled >= FEWEST_TAUGHT else "quick",
         calibration.seed,
         progress,
         input_type=input_type,

@@ -44,7 +44,7 @@ Role = Literal["linear", "gated", "squeezed", "activated", "bent next"]
 
 NOTABLE, WORTH_A_CHANGE = 0.95, 0.998
 """Divergences that differ by less, as a ratio, are as good as each other; in the search, which asks the same images."""
-REACH = 2
+REACH = 1
 """How many rules to either side, from careful to bold, a part tries when its role has found its own."""
 MOST_SEARCHED = 128
 """Images that rules for roles are searched with: fewer fit the images, more take longer."""
@@ -183,7 +183,7 @@ def recover(
                 best, chosen = attempts[-1], (fitted, ranges)
         except ModelError as error:
             warnings.append(f"the weights were not fitted: {error}")
-    plan = PLANS[effort] if may_learn else None
+    plan = PLANS[effort] if may_learn and not _is_close(best, CLOSE) else None
     if plan is not None and (obstacles := replay.obstacles(Graph(model.content))):
         warnings.append(f"the weights were not tuned: {', '.join(obstacles)} cannot be replayed")
     elif plan is not None:

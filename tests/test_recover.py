@@ -93,7 +93,7 @@ def test_every_rule_is_tried_and_told() -> None:
 def test_what_is_chosen_is_better_than_the_extremes() -> None:
     _, report = quick()
     divergence = {attempt.name: attempt.learned.divergence for attempt in report.attempts}
-    assert divergence[report.chosen] < 0.8 * divergence["min/max"]
+    assert divergence[NAMES[-1]] < 0.8 * divergence["min/max"]
     assert divergence[NAMES[-1]] <= divergence[NAMES[-2]] <= min(divergence[rule.name] for rule in FEW) / 0.95
 
 
@@ -244,6 +244,56 @@ def constant_named(graph: Graph, name: str) -> tuple[int, npt.NDArray[Any]]:
     raise KeyError(name)
 
 
+def test_fitted_weights_are_taken_where_they_are_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, report = quick()
+    fitted = report.attempts[-1]
+    ranges = [attempt for attempt in report.attempts if attempt.name in NAMES]
+    assert fitted.name == module.FITTED
+    assert (report.chosen == module.FITTED) == all(fitted.fidelity.divergence < r.fidelity.divergence for r in ranges)
+
+    def spoilt(model: FloatModel, *_: Any, **__: Any) -> FloatModel:
+        graph = Graph(model.content)
+        index, weights = constant_named(graph, "dense/weights")
+        graph.set_constant(index, -weights)
+        return FloatModel(**{**vars(model), "content": graph.content()})
+
+    monkeypatch.setattr(module, "fit", spoilt)
+    _, worse = recover(model(), PHOTOS, "quick", threads=1)
+    assert worse.chosen in NAMES
+    assert worse.attempts[-1].fidelity.divergence > worse.attempts[0].fidelity.divergence
+
+
+def test_weights_are_fitted_to_nothing_where_images_show_no_class_or_a_rule_is_given() -> None:
+    for options in ({"synthetic": True}, {"rule": FEW[1]}):
+        _, report = recover(model(), PHOTOS[:8], "standard", threads=1, **options)
+        assert all(attempt.name in NAMES for attempt in report.attempts)
+
+
+def test_a_network_that_cannot_be_fitted_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> FloatModel:
+        raise ModelError("no")
+
+    monkeypatch.setattr(module, "fit", refuse)
+    _, report = recover(model(), PHOTOS[:8], "quick", threads=1)
+    assert report.warnings == ("the weights were not fitted: no",)
+
+
+def test_weights_that_are_fitted_well_are_not_tuned(monkeypatch: pytest.MonkeyPatch, installed: None) -> None:
+    monkeypatch.setattr(module, "_is_close", lambda attempt, _: attempt.name == module.FITTED)
+    monkeypatch.setattr(module, "fit", lambda model, *_, **__: model)
+    monkeypatch.setattr(Judge, "attempt", attempt_that_is_better_if(module.FITTED))
+    _, report = recover(model(), PHOTOS[:8], "standard", threads=1)
+    assert report.attempts[-1].name == report.chosen == module.FITTED
+
+
+def attempt_that_is_better_if(name: str) -> Callable[..., Attempt]:
+    def attempt(self: Judge, its: str, model: FloatModel, ranges: quantize.Ranges) -> Attempt:
+        fidelity = Fidelity(2, 0.1 if its == name else 0.2, 1.0, 0.0)
+        return Attempt(its, fidelity, fidelity, 0.0)
+
+    return attempt
+
+
 def test_what_was_tuned_to_the_worse_is_not_kept(monkeypatch: pytest.MonkeyPatch, installed: None) -> None:
     def spoil(graph: Graph) -> dict[str, npt.NDArray[Any]]:
         index, weights = constant_named(graph, "dense/weights")
@@ -251,7 +301,7 @@ def test_what_was_tuned_to_the_worse_is_not_kept(monkeypatch: pytest.MonkeyPatch
 
     tuned_to(monkeypatch, spoil)
     content, report = recover(model(), PHOTOS, "standard", threads=1)
-    assert [attempt.name for attempt in report.attempts] == [*NAMES, "blocks tuned"]
+    assert [attempt.name for attempt in report.attempts] == [*NAMES, module.FITTED, "blocks tuned"]
     assert report.attempts[-1].fidelity.divergence > report.attempts[0].fidelity.divergence
     assert content == quick()[0]
 
@@ -309,8 +359,8 @@ def test_operators_that_cannot_be_replayed_are_a_warning(monkeypatch: pytest.Mon
     graph.insert(len(graph.operators) - 1, "DIV", [int(logits.outputs[0]), half], [scaled], graph.schema.DivOptionsT())
     graph.operators[-1].inputs = [scaled]
     _, report = recover(finish(graph.content(), input_range=(0, 255)), SIMPLE, "standard", threads=1)
-    assert report.warnings == ("the weights were not tuned, only the ranges were chosen: DIV cannot be replayed",)
-    assert [attempt.name for attempt in report.attempts] == NAMES
+    assert report.warnings == ("the weights were not tuned: DIV cannot be replayed",)
+    assert [attempt.name for attempt in report.attempts] == [*NAMES, module.FITTED]
 
 
 def test_a_process_that_dies_is_a_warning_too(monkeypatch: pytest.MonkeyPatch, installed: None) -> None:
@@ -320,9 +370,7 @@ def test_a_process_that_dies_is_a_warning_too(monkeypatch: pytest.MonkeyPatch, i
     monkeypatch.setattr(float_model, "converse", child(die))
     content, report = recover(model(), PHOTOS, "standard", threads=1)
     assert content == quick()[0]
-    assert report.warnings == (
-        "the weights were not tuned, only the ranges were chosen: the TensorFlow process was killed",
-    )
+    assert report.warnings == ("the weights were not tuned: the TensorFlow process was killed",)
 
 
 def test_tensorflow_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
