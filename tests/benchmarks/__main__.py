@@ -6,7 +6,7 @@
 Each runs in a process of its own, with a time limit; those that measure latency come first. What one prints is kept in
 build/bench/NAME.txt, below the command, the commit, the machine and what it took. One that fails, or that lacks
 something, does not end the run: the table at the end says so, and the exit code is 1 when one failed. The usual
-settings take about three quarters of an hour on two quiet cores, those of `--full` hours.
+settings take about an hour on two quiet cores, those of `--full` hours.
 
 `--write` runs nothing: it puts what build/bench has into a page, in place of what is there between two lines that are
 comments, `bench: NAME` and `/bench`. Paths of this machine do not get that far. Material that is not part of the
@@ -143,10 +143,8 @@ BENCHMARKS = (
     ),
     Benchmark(
         "mixed_precision",
-        "--effort quick",
-        minutes=4,
-        full="--images 300",
-        full_minutes=15,
+        "--images 300",
+        minutes=15,
         files=IMAGENETTE,
         key="[mM][eE][tT]:",
     ),
