@@ -37,7 +37,7 @@ docs: venv ## build the documentation as a site in build/docs, from docs/
 	$(BIN)/python -m sphinx -q -n -W --keep-going -E docs build/docs
 	@echo 'Open build/docs/index.html'
 
-bench: venv ## all benchmarks, about 45 minutes; options with ARGS='--list', '--full', '--write docs/results.md'
+bench: venv ## all benchmarks, about an hour; options with ARGS='--list', '--full', '--write docs/results.md'
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 lock: ## choose the versions and hashes anew where pyproject.toml asks for it
