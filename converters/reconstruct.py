@@ -20,6 +20,7 @@ For mixed precision (`Request.exact`) every block learns by itself, from exact i
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -165,9 +166,14 @@ class Tuning(Replay):
             last = end == self._blocks[-1][1]
             loss = self._divergence if last else self._relative_error(wanted, counts.get(target))
             compute = self._function(first, end, source, target, quantized=True)
-            before = self._mean(loss, _in_batches(compute, rough[:COMPARED]), wanted)
+            error = functools.partial(self._error, compute, loss, rough[:COMPARED], wanted)
+            before = least = error()
             kept = self._values()
             self._fit(first, end, rough, wanted)
+            if (fitted := error()) < least:
+                least, kept = fitted, self._values()
+            else:
+                self._restore(kept)
             rates = self._rates(first, end, SCORES_SHARE if last else 1.0)
             batch = self._batch(first, end, len(rough), MOST_VALUES)
             share = self._request.work / len(self._blocks)
@@ -176,10 +182,10 @@ class Tuning(Replay):
             for rate in _rates(steps):
                 chosen = self._random.choice(len(rough), batch, replace=False)
                 step(rate, rough[chosen], wanted[chosen])
-            after = self._mean(loss, _in_batches(compute, rough[:COMPARED]), wanted)
-            if not after < before:  # also where it is not a number
+            after = error()
+            if not after < least:  # also where it is not a number
                 self._restore(kept)
-                after = before
+                after = least
             if last or self._request.exact:
                 exact = rough = wanted
             else:
@@ -434,8 +440,9 @@ class Tuning(Replay):
         scores = tf.nn.softmax(exact)
         return tf.reduce_mean(tf.reduce_sum(scores * (tf.nn.log_softmax(exact) - tf.nn.log_softmax(found)), axis=1))
 
-    def _mean(self, loss: Any, found: Array, wanted: Array) -> float:
-        """The loss over all images that were found something for, batch by batch."""
+    def _error(self, compute: Callable[[Array], Array], loss: Any, given: Array, wanted: Array) -> float:
+        """The mean loss of what is computed of the given maps, batch by batch."""
+        found = _in_batches(compute, given)
         sums = [
             float(loss(*(self._tf.constant(part, self._tf.float32) for part in pair))) * len(pair[0])
             for at in range(0, len(found), EVEN_BATCH)

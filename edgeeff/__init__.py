@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         predict,
         profile,
         read_record,
-        write_report,
+        report,
     )
 else:
 
@@ -55,6 +55,6 @@ __all__ = [
     "predict",
     "profile",
     "read_record",
+    "report",
     "results",
-    "write_report",
 ]

@@ -581,7 +581,7 @@ def compile(  # noqa: A001 - the command's name, and nobody needs the other one 
         )
 
 
-def write_report(
+def report(
     *records: File | Record,
     output: File | None = None,
     format: Literal["html", "md"] | None = None,  # noqa: A002 - the option's name
@@ -596,7 +596,7 @@ def write_report(
     Raises InputError and its kinds for what is no record or no place for a page, OutputError where it cannot be
     written, MissingExtraError without the extra report.
     """
-    from edgeeff.report import writing
+    from edgeeff.reporting import writing
 
     arguments.one_of("format", format, ("html", "md"))
     given = [Path(one) if isinstance(one, (str, os.PathLike)) else one for one in records]

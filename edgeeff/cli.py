@@ -491,7 +491,7 @@ def demo(output: Path, as_json: bool) -> None:
 def _demo_page(record: Path) -> Path | MissingExtraError:
     """Write a report beside a demo's record and return its path, or what is missing for that."""
     from edgeeff.files import write_atomic
-    from edgeeff.report import html, records
+    from edgeeff.reporting import html, records
 
     try:
         html.check()

@@ -62,13 +62,13 @@ def report(
     from edgeeff.render import printable
 
     if str(output) == "-":
-        from edgeeff.report import writing
+        from edgeeff.reporting import writing
 
         if as_json:
             raise InputError("--json and --output - both want standard output: give --output FILE")
         click.echo(writing.render(records, kind=kind, title=title, thumbnails=thumbnails), nl=False)
         return
-    said = api.write_report(*records, output=output, format=kind, title=title, thumbnails=thumbnails)
+    said = api.report(*records, output=output, format=kind, title=title, thumbnails=thumbnails)
     if as_json:
         print_json(said)
         return

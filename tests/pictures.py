@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeeff.report import html, records
+from edgeeff.reporting import html, records
 from edgeeff.results import EvaluationRecord, ProfileRecord, Record
 from tests import browser
 

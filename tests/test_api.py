@@ -27,7 +27,7 @@ from edgeeff.devices.profile import Protocol
 from edgeeff.evaluation import engine
 from edgeeff.evaluation.gates import Gates
 from edgeeff.picking import pick as picking
-from edgeeff.report import records as reports
+from edgeeff.reporting import records as reports
 from edgeeff.results import (
     AuditRecord,
     CompilationRecord,
@@ -47,9 +47,9 @@ from tests.scripted import Answer, Lab, story
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = (
     "audit", "compare", "compile", "convert", "diagnose", "evaluate", "inspect", "pick", "predict", "profile",
-    "read_record", "write_report",
+    "read_record", "report",
 )  # fmt: skip
-COMMANDS = {"audit": "calibrate", "write_report": "report"}
+COMMANDS = {"audit": "calibrate"}
 """What the command of a function is called where it is called otherwise."""
 OTHER_NAMES = {
     "names": "target", "image": "end_to_end", "gates_file": "gates", "name": "target", "kind": "format",
@@ -248,9 +248,9 @@ def test_pick_understands_what_people_write(kept: Kept, budget: str | float) -> 
         (UNTYPED.compile, "no file is given"),
         (lambda: UNTYPED.compile("a.tflite", segments=1), "--segments 1: take 2 or more"),
         (lambda: UNTYPED.compile("a.tflite", time_limit="600"), "--time-limit '600' has no unit"),
-        (UNTYPED.write_report, "no record is given"),
-        (lambda: UNTYPED.write_report("a.json", format="pdf"), "unknown format 'pdf'"),
-        (lambda: UNTYPED.write_report(PICK, format="md", thumbnails="photos"), "are for pages"),
+        (UNTYPED.report, "no record is given"),
+        (lambda: UNTYPED.report("a.json", format="pdf"), "unknown format 'pdf'"),
+        (lambda: UNTYPED.report(PICK, format="md", thumbnails="photos"), "are for pages"),
     ],
 )
 def test_what_cannot_be_is_an_input_error_that_names_it(call: Any, message: str) -> None:
@@ -372,14 +372,14 @@ def test_compile_is_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.
 def test_a_report_of_records_and_of_files_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("pick.json").write_text(results.to_json(PICK))
-    said = edgeeff.write_report("pick.json", format="md")
+    said = edgeeff.report("pick.json", format="md")
     assert isinstance(said, WrittenReport)
     assert (said.report, said.format, said.results[0].verdict) == ("report.md", "md", "lite2 fits")
-    other = edgeeff.write_report(PICK, output="mine.md")
+    other = edgeeff.report(PICK, output="mine.md")
     assert other == replace(said, report="mine.md")
     assert Path("mine.md").read_text("utf-8") == Path("report.md").read_text("utf-8")
     assert [one.source for one in reports.read([PICK, Path("pick.json")])] == ["given by a program"]
-    assert edgeeff.write_report(Path("pick.json"), PICK, output="both.md").results == said.results
+    assert edgeeff.report(Path("pick.json"), PICK, output="both.md").results == said.results
 
 
 def test_records_of_another_kind_are_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from edgeeff.converters import float_model, qat
 from edgeeff.devices import runner
 from edgeeff.errors import MissingExtraError, MissingProgramError, UnknownNameError
 from edgeeff.evaluation import engine
-from edgeeff.report import html
+from edgeeff.reporting import html
 
 if sys.version_info >= (3, 11):
     import tomllib

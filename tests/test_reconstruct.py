@@ -58,6 +58,10 @@ parts = {quantized: second(quantized) for quantized in (False, True)}
 alone = []
 fields = json.loads((folder / "request.json").read_text()) | {"exact": True, "finish_steps": 0}
 reconstruct.run(reconstruct._decode(json.dumps(fields)), alone.append)
+fields = json.loads((folder / "request.json").read_text()) | {"work": 0.0, "finish_steps": 0}
+at_once, fits = reconstruct.Tuning(tf, tuning._graph, ranges, reconstruct._decode(json.dumps(fields))), []
+at_once.blocks(reconstruct.Views(images, 80, 0), fits.append)
+moved = {index for index, delta in at_once._deltas.items() if np.any(delta.numpy())}
 x, low, high = tf.constant([[-9.0, -1.0, 0.3, 5.0]]), tf.Variable(-2.0), tf.Variable(3.0)
 with tf.GradientTape() as tape:
     tape.watch(x)
@@ -77,6 +81,8 @@ print("ANSWER" + json.dumps({
     "ends": [tuning._graph.name(index) for index in counts],
     "parts": {str(q): part.tolist() for q, part in parts.items()},
     "alone": alone,
+    "fits": [said for said in fits if "before" in said],
+    "fitted": sorted({tuning._graph.name(node.output) for node in tuning._nodes if moved & set(node.inputs)}),
 }))
 """
 
@@ -165,6 +171,14 @@ def test_weights_that_are_computed_cannot_be_tuned() -> None:
     graph.insert(1, "FULLY_CONNECTED", [rows, rows], [product], graph.schema.FullyConnectedOptionsT())
     graph.set_output(product)
     assert obstacles(graph) == ["FULLY_CONNECTED without constant weights and bias"]
+
+
+def test_blocks_begin_with_a_last_convolution_that_is_fitted(answers: dict[str, Any]) -> None:
+    assert [said["steps"] for said in answers["fits"]] == [0, 0, 0]
+    assert all(said["after"] <= said["before"] for said in answers["fits"])
+    assert any(said["after"] < 0.99 * said["before"] for said in answers["fits"])
+    assert answers["fitted"]
+    assert set(answers["fitted"]) <= {"block1/project", "block2/project", "logits"}
 
 
 def test_a_request_arrives_as_it_was_sent(tmp_path: Path) -> None:

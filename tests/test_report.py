@@ -17,9 +17,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgeeff.cli import main
-from edgeeff.report import html, latencies, markdown, plots, records
-from edgeeff.report.page import Page, Plot, Table
-from edgeeff.report.thumbnails import Thumbnails
+from edgeeff.reporting import html, latencies, markdown, plots, records
+from edgeeff.reporting.page import Page, Plot, Table
+from edgeeff.reporting.thumbnails import Thumbnails
 from edgeeff.results import EvaluationRecord, Record, to_json
 from tests import pictures, reports
 from tests.evaluations import UNLABELLED, changed

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeeff.report import html, records
-from edgeeff.report.thumbnails import Thumbnails
+from edgeeff.reporting import html, records
+from edgeeff.reporting.thumbnails import Thumbnails
 from edgeeff.results import Record
 from tests import browser as driver
 from tests import reports

@@ -16,9 +16,9 @@ from edgeeff.converters.preflight import Preflight
 from edgeeff.devices.profile_view import milliseconds
 from edgeeff.errors import InputError, RecordError
 from edgeeff.evaluation import view
-from edgeeff.report import accuracy, conversions, latencies, others, picks
-from edgeeff.report.page import Chapter, Facts, Mark, Page, Part, Section, Table, Tone, slug, table
-from edgeeff.report.thumbnails import Thumbnails
+from edgeeff.reporting import accuracy, conversions, latencies, others, picks
+from edgeeff.reporting.page import Chapter, Facts, Mark, Page, Part, Section, Table, Tone, slug, table
+from edgeeff.reporting.thumbnails import Thumbnails
 from edgeeff.results import (
     AuditRecord,
     CompilationRecord,

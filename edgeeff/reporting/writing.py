@@ -10,10 +10,10 @@ from pathlib import Path
 
 from edgeeff.errors import InputError
 from edgeeff.files import check_writable, write_atomic
-from edgeeff.report import html, markdown
-from edgeeff.report import records as reports
-from edgeeff.report.page import Page
-from edgeeff.report.thumbnails import Thumbnails
+from edgeeff.reporting import html, markdown
+from edgeeff.reporting import records as reports
+from edgeeff.reporting.page import Page
+from edgeeff.reporting.thumbnails import Thumbnails
 from edgeeff.results import Record, ReportedResult, WrittenReport
 
 ENDINGS = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from html import escape
 
 from edgeeff.render import printable
-from edgeeff.report.page import Chapter, Line, Lines, Page, Section, Table, Tone
+from edgeeff.reporting.page import Chapter, Line, Lines, Page, Section, Table, Tone
 
 SIGNS: dict[Tone, str] = {"good": "✅", "warn": "⚠️", "bad": "❌", "": "▫️"}
 _MARKUP = re.compile(r"[\\`*\[\]|~<&$#]|(?<!\w)_|_(?!\w)|^[-+>](?=\s|$)|^>|(?<=^\d)[.)](?=\s)")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from edgeeff.report.page import Block, Cell, Column, Commands, Facts, Line, Lines, Row, Table, Tone
+from edgeeff.reporting.page import Block, Cell, Column, Commands, Facts, Line, Lines, Row, Table, Tone
 
 TONES: tuple[tuple[str, Tone], ...] = (("red", "bad"), ("yellow", "warn"), ("green", "good"))
 NEXT = "next:"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeeff.errors import InputError, MissingExtraError
 from edgeeff.render import printable
-from edgeeff.report import plots
-from edgeeff.report.page import Page
+from edgeeff.reporting import plots
+from edgeeff.reporting.page import Page
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -52,7 +52,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("edgeeff.report", "templates"),
+        loader=PackageLoader("edgeeff.reporting", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_finalize,

@@ -14,8 +14,8 @@ from edgeeff.converters.inspect import Inspection
 from edgeeff.converters.preflight import Preflight
 from edgeeff.devices import probe_view as probes
 from edgeeff.diagnosis import view as diagnoses
-from edgeeff.report import terminal
-from edgeeff.report.page import Block, Commands, Line, Lines, Mark, Part, Section, counted, part
+from edgeeff.reporting import terminal
+from edgeeff.reporting.page import Block, Commands, Line, Lines, Mark, Part, Section, counted, part
 from edgeeff.results import AuditRecord, CompilationRecord, DemoRecord, DiagnosisRecord, ProbeRecord
 
 if TYPE_CHECKING:

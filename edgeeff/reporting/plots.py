@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edgeeff.devices import profile_view
 from edgeeff.picking import plot as picking
 from edgeeff.render import printable
-from edgeeff.report.page import Width
+from edgeeff.reporting.page import Width
 from edgeeff.results import ClassResult, Difference, Finetuning, Mixed, MixedTrial, PickRecord, ProfileRecord
 
 if TYPE_CHECKING:

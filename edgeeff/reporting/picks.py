@@ -8,8 +8,8 @@ from functools import partial
 
 from edgeeff import render
 from edgeeff.picking import view
-from edgeeff.report import plots, terminal
-from edgeeff.report.page import (
+from edgeeff.reporting import plots, terminal
+from edgeeff.reporting.page import (
     Cell,
     Column,
     Commands,

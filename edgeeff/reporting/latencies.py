@@ -10,8 +10,8 @@ from edgeeff import render
 from edgeeff.devices import figures
 from edgeeff.devices import profile_view as view
 from edgeeff.devices.profile_view import milliseconds
-from edgeeff.report import plots, terminal
-from edgeeff.report.page import (
+from edgeeff.reporting import plots, terminal
+from edgeeff.reporting.page import (
     Cell,
     Column,
     Facts,

@@ -7,8 +7,8 @@ from functools import partial
 
 from edgeeff.evaluation import view
 from edgeeff.render import file_name
-from edgeeff.report import plots, terminal
-from edgeeff.report.page import (
+from edgeeff.reporting import plots, terminal
+from edgeeff.reporting.page import (
     Cell,
     Facts,
     Line,
@@ -23,7 +23,7 @@ from edgeeff.report.page import (
     part,
     table,
 )
-from edgeeff.report.thumbnails import Thumbnails
+from edgeeff.reporting.thumbnails import Thumbnails
 from edgeeff.results import ClassResult, Difference, EvaluationRecord
 
 CLASSES = 12

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edgeeff.calibration import images
 from edgeeff.errors import CalibrationError, InputError, MissingExtraError, RecordError
 from edgeeff.evaluation import view
-from edgeeff.report.page import Picture
+from edgeeff.reporting.page import Picture
 from edgeeff.results import EvaluationRecord
 
 SIDE = 112
