@@ -102,7 +102,7 @@ class Exploration:
 
     mixer: Mixer
     points: tuple[MixedPoint, ...]
-    """From the closest to float to the fastest; each is better than all others in one of the two."""
+    """From the slowest to the fastest; no other is as close, as sure to agree and as fast at once."""
     trials: tuple[MixedTrial, ...]
     rule: str
     """How the ranges were chosen that blocks begin with."""
@@ -754,13 +754,19 @@ def _parts(price: float | None, most: float) -> int | None:
     return math.ceil(price / most * GRID) if price else 0
 
 
-def _pareto(points: Iterable[MixedPoint]) -> tuple[MixedPoint, ...]:
-    """Keep the points that no other beats in both divergence and time, from the closest to the fastest."""
+def _pareto(points: Sequence[MixedPoint]) -> tuple[MixedPoint, ...]:
+    """Drop each point that another is at least as close, as sure to agree and as fast as.
+
+    They come from the slowest to the fastest. Divergence alone would drop some that are surer to agree, which is what
+    goals are about.
+    """
     kept: list[MixedPoint] = []
-    for point in sorted(points, key=lambda point: (point.divergence, point.latency_ratio)):
-        if not kept or point.latency_ratio < kept[-1].latency_ratio:
+    for point in sorted(points, key=lambda point: (point.latency_ratio, point.divergence)):
+        if not any(
+            other.divergence <= point.divergence and other.agreement_low >= point.agreement_low for other in kept
+        ):
             kept.append(point)
-    return tuple(kept)
+    return tuple(reversed(kept))
 
 
 @dataclass(frozen=True)

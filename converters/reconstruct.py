@@ -271,7 +271,7 @@ class Tuning(Replay):
     def _fit(self, first: int, end: int, rough: Array, wanted: Array) -> None:
         """Begin with a last convolution that is fitted by least squares."""
         most, ranges = refit.MOST_VIEWS, self._named_ranges()
-        fit = refit.fit(
+        constants = refit.fit(
             self._learned(),
             first,
             end,
@@ -281,7 +281,7 @@ class Tuning(Replay):
             self._random,
             threads=self._request.threads,
         )
-        for index, values in () if fit is None else (fit.weights, fit.bias):
+        for index, values in constants.items():
             if index in self._deltas:
                 self._deltas[index].assign((values - self._constants[index]) / self._sizes[index])
 

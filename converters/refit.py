@@ -14,7 +14,7 @@ begins each block with it. How maps are passed from block to block is here as we
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,19 +41,9 @@ DAMPING = 0.01
 MAPS_BYTES = 8e8
 """What the maps before and behind a block may take, of all views."""
 LEAST_VIEWS = 32
+HALF_MAX = 60_000.0
 VIEWS, MOST_VIEWS = 4, 512
 """Of each image, and of all."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What the last convolution of a block should have: tensor indices and values; and the errors of what it gives."""
-
-    weights: tuple[int, Array]
-    bias: tuple[int, Array]
-    before: float
-    """Mean square error relative to the variance, with the weights rounded as they were."""
-    after: float
 
 
 def blocks(model: FloatModel) -> list[tuple[int, int]]:
@@ -80,10 +70,8 @@ def refit(
     exact = rough = Views(images, _count(exact_graph, spans, min(VIEWS * len(images), MOST_VIEWS)), seed)[:]
     for first, end in spans:
         wanted = through(exact_graph, first, end, exact, threads=threads)
-        found = fit(graph, first, end, rough, wanted, ranges, generator, threads=threads)
-        if found is not None:
-            for index, values in (found.weights, found.bias):
-                graph.set_constant(index, values)
+        for index, values in fit(graph, first, end, rough, wanted, ranges, generator, threads=threads).items():
+            graph.set_constant(index, values)
         if end != spans[-1][1]:
             exact, rough = wanted, through(graph, first, end, rough, ranges=ranges, threads=threads)
         if tick is not None:
@@ -92,15 +80,24 @@ def refit(
 
 
 def through(
-    graph: Graph, first: int, end: int, maps: Iterable[Array], *, ranges: Ranges | None = None, threads: int = 1
+    graph: Graph, first: int, end: int, maps: Array, *, ranges: Ranges | None = None, threads: int = 1
 ) -> Array:
     """Compute the operators `first` to `end` with LiteRT for maps (count, ...): in float, or with `ranges` in int8.
 
-    Maps are given in half precision, which has 3 bits more than 8-bit values need, but not scores.
+    Maps are given in half precision, which has 3 bits more than 8-bit values need and takes half the memory; scores are
+    not.
     """
     target = int(graph.operators[end - 1].outputs[0])
     session = _part(graph, first, end, target, ranges, threads)
-    return np.stack([_halved(session.run(one.astype(np.float32))) for one in maps])
+    found = np.empty(0)
+    for number, one in enumerate(maps):
+        values = session.run(one.astype(np.float32))
+        if number == 0:
+            found = np.empty((len(maps), *values.shape), np.float16 if values.ndim == 3 else values.dtype)
+        if found.dtype == np.float16 and np.abs(values).max() > HALF_MAX:
+            found = found.astype(np.float32)
+        found[number] = values
+    return found
 
 
 def source(graph: Graph, first: int) -> int:
@@ -116,11 +113,6 @@ def _part(graph: Graph, first: int, end: int, target: int, ranges: Ranges | None
     return Session(content if ranges is None else quantize.static(content, ranges), threads=threads)
 
 
-def _halved(values: Array) -> Array:
-    half = values.astype(np.float16) if values.ndim == 3 else values
-    return half if np.isfinite(half).all() else values
-
-
 def fit(
     graph: Graph,
     first: int,
@@ -131,15 +123,16 @@ def fit(
     generator: np.random.Generator,
     *,
     threads: int = 1,
-) -> Fit | None:
-    """Fit the last convolution of a block, or the last layer; None where it ends with neither, or nothing is gained.
+) -> dict[int, Array]:
+    """Fit the last convolution of a block, or the last layer; return its weights and bias by tensor index.
 
     `rough` are the maps that the block is given and `wanted` those that it should give, (count, ...) each; `graph` has
-    the weights of all operators as they are now, and `ranges` the ranges.
+    the weights of all operators as they are now, and `ranges` the ranges. Nothing is returned where the block ends with
+    neither, or nothing is gained.
     """
     position = _last_linear(graph, first, end)
     if position is None:
-        return None
+        return {}
     operator, last = graph.operators[position], graph.operators[end - 1]
     read, weights, bias = (int(index) for index in operator.inputs[:3])
     places = _places(wanted, len(rough), graph.shape(read)[-1], generator)
@@ -165,18 +158,15 @@ def fit(
         outputs = outputs - common.mean(axis=1, keepdims=True)
     fitted = least_squares(inputs, outputs, values, offset)
     if fitted is None:
-        return None
+        return {}
     after, its_bias = fitted
-    variance = float(outputs.var()) or 1.0
     errors = [
-        float(np.mean((outputs - inputs @ w.T.astype(np.float32) - b.astype(np.float32)) ** 2)) / variance
+        np.mean((outputs - inputs @ w.T.astype(np.float32) - b.astype(np.float32)) ** 2)
         for w, b in ((nearest(values), offset), (after, its_bias))
     ]
     if not errors[1] < errors[0]:
-        return None
-    return Fit(
-        (weights, after.reshape(shape).astype(np.float32)), (bias, its_bias.astype(np.float32)), errors[0], errors[1]
-    )
+        return {}
+    return {weights: after.reshape(shape).astype(np.float32), bias: its_bias.astype(np.float32)}
 
 
 def least_squares(inputs: Array, outputs: Array, weights: Floats, bias: Floats) -> tuple[Floats, Floats] | None:

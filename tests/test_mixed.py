@@ -211,13 +211,23 @@ def test_points_lead_from_the_closest_to_the_fastest() -> None:
     assert report.points[0].name == "float"
     assert report.points[0].divergence < 1e-3
     for one, other in itertools.pairwise(report.points):
-        assert one.divergence <= other.divergence
+        assert one.divergence < other.divergence or one.agreement_low > other.agreement_low
         assert one.latency_ratio > other.latency_ratio
     assert sum(one.chosen for one in report.points) == 1
     assert report.points[-1].latency_ratio < 0.6
     assert (report.calibration_images, report.judging_images) == (18, 6)
     assert (report.trial_images, report.point_images) == (24, 24)
     assert report.timed_on.target == "made-up"
+
+
+def test_points_that_are_surer_to_agree_stay_though_others_are_closer() -> None:
+    close, sure = (
+        point("close", divergence=0.01, low=0.97, ratio=0.6),
+        point("sure", divergence=0.02, low=0.98, ratio=0.7),
+    )
+    worse = point("worse", divergence=0.03, low=0.97, ratio=0.8)
+    assert module._pareto([worse, close, sure]) == (sure, close)
+    assert module._pareto([close, close]) == (close,)
 
 
 def test_every_level_of_every_block_is_told() -> None:

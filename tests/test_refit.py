@@ -138,6 +138,16 @@ def test_large_maps_are_of_fewer_views(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refit._count(graph, spans, 100) == refit.LEAST_VIEWS
 
 
+def test_maps_that_half_precision_cannot_hold_are_kept_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, (span, *_) = Graph(model().content), refit.blocks(model())
+    half = refit.through(graph, *span, PHOTOS[:3])
+    monkeypatch.setattr(refit, "HALF_MAX", float(np.abs(half[0]).max()) * 0.99)
+    whole = refit.through(graph, *span, PHOTOS[:3])
+    assert half.dtype == np.float16
+    assert whole.dtype == np.float32
+    assert whole == pytest.approx(half.astype(np.float32), rel=1e-3)
+
+
 def test_a_network_without_such_layers_is_left_alone() -> None:
     plain = finish(tiny.classifier())
     found = refit.refit(plain, quantize.collect_ranges(plain, tiny.images(8)), np.stack(tiny.images(8)))

@@ -15,7 +15,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -33,8 +33,6 @@ WORTH_TRYING_S = 30.0
 """Time that has to be left for it to be worth a second to find the best number of threads."""
 TRIAL = 3
 """Tasks for each worker that a number of threads is judged by."""
-
-Opened = Callable[[], AbstractContextManager[Executor]]
 
 
 @dataclass(frozen=True)

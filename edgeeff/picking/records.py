@@ -24,7 +24,6 @@ from edgeeff.results import Device, PickLatency, ProfileRecord, Runtime, read_re
 from edgeeff.statistics import relative_interval
 
 PREFIX = "recorded:"
-PERCENTILES = (50, 90, 99)
 SUFFIX = ".profile.json"
 
 

@@ -215,7 +215,7 @@ class Mixed:
     float_latency_s: float
     """What the float file takes there."""
     points: tuple[MixedPoint, ...]
-    """From the closest to float to the fastest; each is better than all others in one of the two."""
+    """From the slowest to the fastest; no other is as close, as sure to agree and as fast at once."""
     trials: tuple[MixedTrial, ...]
     """Every level of every block by itself."""
     tuned: tuple[str, ...] = ()
