@@ -369,7 +369,7 @@ def fit(
     """Fit the last convolution of each block by least squares, as `refit` does; raises ModelError where that fails."""
     progress = progress or Silent()
     progress.stage("fit the weights of each block", len(refit.blocks(model)))
-    pupils = np.stack(list(images[: _pupils(Graph(model.content))]))
+    pupils = np.stack(list(images[: min(_pupils(Graph(model.content)), refit.MOST_VIEWS)]))
     return refit.refit(model, ranges, pupils, seed=seed, threads=threads, tick=progress.tick)
 
 

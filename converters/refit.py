@@ -42,8 +42,8 @@ MAPS_BYTES = 8e8
 """What the maps before and behind a block may take, of all views."""
 LEAST_VIEWS = 32
 HALF_MAX = 60_000.0
-VIEWS, MOST_VIEWS = 4, 512
-"""Of each image, and of all."""
+VIEWS, MOST_VIEWS = 4, 300
+"""Of each image, and of all: what they take in memory does not grow with the number of images."""
 
 
 def blocks(model: FloatModel) -> list[tuple[int, int]]:
