@@ -77,6 +77,8 @@ NEAREST = 0.5
 """Share of the judges whose changes a margin is paired with: those with the nearest margins."""
 CAUTION = 0.84
 """Standard errors between an estimate and its lower end: in simulations three to four of five truths were above it."""
+PRINTED = 3
+"""Digits of an agreement, as a fraction."""
 UNLIKE, LEAST_CHANGE = 1.28, 1e-3
 """Images that were learned from judge, too, unless they change less than those kept apart by so many standard errors of
 the logarithm; changes below a thousandth nat count as that."""
@@ -259,9 +261,12 @@ def in_time(goal: Goal, point: MixedPoint) -> bool:
 
 
 def close_enough(goal: Goal, point: MixedPoint) -> bool:
-    """Say whether the lower end of a point's agreement is enough."""
+    """Say whether the lower end of a point's agreement is enough, to a tenth of a percent, as it is printed.
+
+    Its error is larger than that.
+    """
     wanted = agreement(goal)
-    return wanted is None or point.agreement_low >= wanted
+    return wanted is None or round(point.agreement_low, PRINTED) >= wanted
 
 
 def choose(points: Sequence[MixedPoint], goal: Goal) -> tuple[MixedPoint, bool]:
@@ -302,7 +307,7 @@ def _figures(point: MixedPoint) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.4g} %"
+    return f"{100 * round(share, PRINTED):.4g} %"
 
 
 def _ratio(point: MixedPoint) -> float:

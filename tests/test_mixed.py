@@ -144,6 +144,14 @@ def test_the_goal_decides(goal: Goal, name: str, met: bool) -> None:
     assert (chosen.name, reached) == (name, met)
 
 
+def test_an_agreement_is_held_against_the_goal_as_it_is_printed() -> None:
+    goal = Goal(min_agreement=0.98)
+    just, below = point("just", low=0.97951, ratio=0.6), point("below", low=0.9794, ratio=0.5)
+    assert choose([just, below], goal) == (just, True)
+    assert module._figures(just).startswith("agreement at least 98 % ")
+    assert module._figures(below).startswith("agreement at least 97.9 % ")
+
+
 def test_an_agreement_that_no_point_has_takes_the_closest() -> None:
     assert choose(CURVE[1:], Goal(min_agreement=0.99)) == (CURVE[1], False)
 
