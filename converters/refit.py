@@ -38,7 +38,7 @@ PRIOR = 0.3
 """How much weights stay where they were, beside the mean square of what they read."""
 DAMPING = 0.01
 """The same, of what rounding passes on: it is certain of the other weights, but not of the images."""
-MAPS_BYTES = 8e8
+MAPS_BYTES = 7e8
 """What the maps before and behind a block may take, of all views."""
 LEAST_VIEWS = 32
 HALF_MAX = 60_000.0
