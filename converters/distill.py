@@ -30,7 +30,7 @@ import numpy.typing as npt
 from edgeeff.calibration import synthetic
 from edgeeff.converters import float_model, quantize, replay
 from edgeeff.converters.float_model import FloatModel
-from edgeeff.converters.graph import Graph
+from edgeeff.converters.graph import CONVOLVING, WEIGHTED, Graph
 from edgeeff.converters.trace import Send, Statistics, serve
 from edgeeff.errors import ModelError, OutputError
 from edgeeff.files import cache_folder, write_atomic
@@ -111,7 +111,7 @@ def images(
     expected = expectations(graph, model.statistics)
     if not model.statistics:
         return [], "what the network was trained with is known of Keras models alone"
-    if len(expected) < LEAST_KNOWN * sum(graph.kind(operator) in replay.CONVOLVING for operator in graph.operators):
+    if len(expected) < LEAST_KNOWN * sum(graph.kind(operator) in CONVOLVING for operator in graph.operators):
         return [], "too few batch normalizations say what the network was trained with"
     if obstacles := replay.obstacles(graph):
         return [], f"{', '.join(obstacles)} cannot be replayed"
@@ -141,7 +141,7 @@ def expectations(graph: Graph, statistics: Statistics) -> dict[int, npt.NDArray[
     waiting = [entry for entry in statistics.values() if np.any(entry[0])]
     found: dict[int, npt.NDArray[np.float32]] = {}
     for operator in graph.operators:
-        if graph.kind(operator) not in replay.WEIGHTED or len(operator.inputs) < 3:
+        if graph.kind(operator) not in WEIGHTED or len(operator.inputs) < 3:
             continue
         bias = graph.constant(int(operator.inputs[2]))
         if bias is None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgeeff.converters.graph import WEIGHTED
 from edgeeff.converters.inspect import Operator, Tensor
 from edgeeff.results import OperatorVerdict
 
@@ -56,7 +57,6 @@ MOST_MOVED = 1001
 """Values of the largest RESHAPE in a file that is known to compile whole; how many are too many is not published."""
 MOST_SOFTMAX = 16_000
 
-_WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 _REDUCING = frozenset({"MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"})
 
 
@@ -243,7 +243,7 @@ RULES = (
         MODEL_PAGE,
     ),
     Rule(
-        _WEIGHTED,
+        WEIGHTED,
         lambda node: any(not tensor.constant for tensor in node.inputs[1:]),
         "not mapped",
         "its weights or its bias are computed while it runs",
@@ -251,7 +251,7 @@ RULES = (
         f"{_ISSUES}/25",
     ),
     Rule(
-        _WEIGHTED,
+        WEIGHTED,
         lambda node: len(node.inputs) > 1 and node.inputs[1].dtype not in _EIGHT_BIT,
         "not mapped",
         "its weights are something other than int8 or uint8",

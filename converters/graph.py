@@ -17,8 +17,11 @@ from edgeeff.errors import MissingExtraError, ModelError
 FILE_IDENTIFIER = b"TFL3"
 OPTIONAL = -1
 """What stands for an input that is left out, such as a missing bias."""
+CONVOLVING = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
+WEIGHTED = CONVOLVING | {"FULLY_CONNECTED"}
+"""Operators with weights, their second input, and perhaps a bias, their third."""
 LEAST_INPUTS = {
-    **dict.fromkeys(("MUL", "ADD", "SUB", "DIV", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), 2),
+    **dict.fromkeys(("MUL", "ADD", "SUB", "DIV", *WEIGHTED), 2),
     **dict.fromkeys(("RESHAPE", "SOFTMAX", "LOGISTIC", "QUANTIZE", "DEQUANTIZE"), 1),
 }
 """How many inputs the operators have whose inputs are looked at."""

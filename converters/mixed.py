@@ -26,7 +26,7 @@ import numpy.typing as npt
 from edgeeff.calibration.ranges import Rule
 from edgeeff.converters import quantize, recover, replay
 from edgeeff.converters.float_model import FloatModel
-from edgeeff.converters.graph import Graph
+from edgeeff.converters.graph import CONVOLVING, WEIGHTED, Graph
 from edgeeff.converters.quantize import IoType, Ranges
 from edgeeff.converters.recover import Image, Images, Judge
 from edgeeff.converters.runtime import Session
@@ -445,7 +445,7 @@ class Mixer:
         for unit, (model, _) in self.tuned.items():
             tuned = Graph(model.content)
             for position in range(unit.first, unit.end):
-                if arithmetic.get(position) == "static" and self._kinds[position] in replay.WEIGHTED:
+                if arithmetic.get(position) == "static" and self._kinds[position] in WEIGHTED:
                     for index in graph.operators[position].inputs[1:]:
                         values = tuned.constant(int(index)) if index >= 0 else None
                         if values is not None:
@@ -472,7 +472,7 @@ def _units(graph: Graph, begin: int) -> tuple[Unit, ...]:
     spans = list(zip([begin, *ends], ends, strict=False))
     names = _block_names(
         [
-            [graph.name(int(o.outputs[0])) for o in graph.operators[first:end] if graph.kind(o) in replay.CONVOLVING]
+            [graph.name(int(o.outputs[0])) for o in graph.operators[first:end] if graph.kind(o) in CONVOLVING]
             for first, end in spans
         ]
     )

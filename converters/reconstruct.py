@@ -33,8 +33,8 @@ import numpy.typing as npt
 
 from edgeeff.calibration.views import Views
 from edgeeff.converters import quantize, refit
-from edgeeff.converters.graph import Graph
-from edgeeff.converters.replay import TIED, WEIGHTED, Node, Replay, blocks, fake_quantized, roots, work
+from edgeeff.converters.graph import WEIGHTED, Graph
+from edgeeff.converters.replay import TIED, Node, Replay, blocks, fake_quantized, roots, work
 from edgeeff.converters.trace import Send, serve
 
 Array = npt.NDArray[Any]

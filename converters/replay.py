@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeeff.converters.graph import OPTIONAL, Graph
+from edgeeff.converters.graph import CONVOLVING, OPTIONAL, WEIGHTED, Graph
 from edgeeff.errors import ModelError
 
 Array = npt.NDArray[Any]
 
-CONVOLVING = ("CONV_2D", "DEPTHWISE_CONV_2D")
-WEIGHTED = (*CONVOLVING, "FULLY_CONNECTED")
 TIED = ("PAD", "RESHAPE")
 """Operators whose output has the scale of their input."""
 SUPPORTED = frozenset({*WEIGHTED, *TIED, "MUL", "ADD", "LOGISTIC", "MEAN", "SOFTMAX", "HARD_SWISH", "RELU", "RELU6"})

@@ -21,7 +21,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 from edgeeff.converters import replay
-from edgeeff.converters.graph import Graph
+from edgeeff.converters.graph import WEIGHTED, Graph
 from edgeeff.errors import ModelError
 
 Array = npt.NDArray[Any]
@@ -275,7 +275,7 @@ class Twin:
     def _layer(self, operator: Any, name: str) -> Any:
         """Return the layer that computes what an operator does, in float."""
         graph, kind, options = self._graph, self._graph.kind(operator), operator.builtinOptions
-        if kind in replay.WEIGHTED:
+        if kind in WEIGHTED:
             return self._weighted(operator, name)
         activation = graph.activation(operator)
         if activation != "NONE":
@@ -333,7 +333,7 @@ class Twin:
         if kind in replay.TIED:
             return layer
         weights, attribute, dense = None, "kernel", False
-        if kind in replay.WEIGHTED:
+        if kind in WEIGHTED:
             depthwise = kind == "DEPTHWISE_CONV_2D"
             kernel = self._kernel(operator)
             dense = learn and self._is_compressed(operator)

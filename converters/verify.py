@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeeff.converters.float_model import FloatModel
-from edgeeff.converters.graph import Graph
+from edgeeff.converters.graph import WEIGHTED, Graph
 from edgeeff.converters.runtime import Session
 from edgeeff.converters.schemes import Scheme
 from edgeeff.errors import ModelError, VerificationError
@@ -19,7 +19,6 @@ Image = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
 
 VARIABLE_OPERATORS = frozenset({"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"})
-WEIGHTED_OPERATORS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 CONVERTING_OPERATORS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 INTEGER_TYPES = frozenset({"int8", "uint8", "int16", "int32", "int64"})
 
@@ -119,7 +118,7 @@ def _static(graph: Graph) -> Check:
 
 
 def _weights_present(graph: Graph) -> Check:
-    weighted = [operator for operator in graph.operators if graph.kind(operator) in WEIGHTED_OPERATORS]
+    weighted = [operator for operator in graph.operators if graph.kind(operator) in WEIGHTED]
     missing = [graph.name(int(op.outputs[0])) for op in weighted if not _has_weights(graph, int(op.inputs[1]))]
     return Check(
         "weights present",

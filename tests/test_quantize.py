@@ -17,7 +17,7 @@ import pytest
 
 from edgeeff.converters import quantize as module
 from edgeeff.converters.float_model import FloatModel, Head, finish
-from edgeeff.converters.graph import Graph
+from edgeeff.converters.graph import WEIGHTED, Graph
 from edgeeff.converters.quantize import IoType, Ranges, collect_ranges, quantize
 from edgeeff.converters.runtime import Session
 from edgeeff.converters.schemes import MIXED
@@ -155,6 +155,30 @@ def test_weights_are_stored_small(scheme: str, stored: str) -> None:
     weights = int(convolution.inputs[1])
     source = graph.producer(weights)
     assert graph.dtype(weights if source is None else int(source.inputs[0])) == stored
+
+
+@pytest.mark.parametrize("bias", [-2.0, 2.0])
+@pytest.mark.parametrize("left", [0.0, 1e-12, 1e-10, 1e-8, 1e-6])
+@pytest.mark.parametrize("layer", ["conv", "dense"])
+def test_a_channel_that_was_switched_off_keeps_its_bias(layer: str, left: float, bias: float) -> None:
+    graph = Graph(model().content)
+    named = {graph.name(index): index for operator in graph.operators for index in map(int, operator.inputs)}
+    weights, biases = (np.array(graph.constant(named[f"{layer}/{part}"])) for part in ("weights", "bias"))
+    weights[1] *= left
+    biases[1] = bias
+    graph.set_constant(named[f"{layer}/weights"], weights)
+    graph.set_constant(named[f"{layer}/bias"], biases)
+    off = replace(model(), content=graph.content())
+    content = quantize(off, SCHEMES["int8"], collect_ranges(off, PHOTOS), input_type="uint8", output_type="float32")
+    np.testing.assert_allclose(scores(content), scores(off.content), atol=TOLERANCE["int8"])
+    # XNNPACK and the kernels of other chips add up in int32.
+    small = Graph(content)
+    for operator in small.operators:
+        if small.kind(operator) in WEIGHTED:
+            counted = np.array(small.constant(int(operator.inputs[2])), np.int64)
+            assert np.abs(counted).max() <= module.MOST_BIAS + 1
+            parts = [small.tensor(int(index)).quantization.scale for index in operator.inputs]
+            np.testing.assert_allclose(parts[2], parts[0][0] * np.array(parts[1]), rtol=1e-6)
 
 
 def test_activations_are_of_the_scheme() -> None:

@@ -18,10 +18,10 @@ import numpy.typing as npt
 from edgeeff.calibration import ranges
 from edgeeff.calibration.ranges import SATURATED, Histogram, Rule
 from edgeeff.converters import inspect
+from edgeeff.converters.graph import WEIGHTED
 from edgeeff.diagnosis.scores import Feed, Pictures
 from edgeeff.results import TensorFault
 
-WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 PASSED_ON = frozenset({"QUANTIZE", "DEQUANTIZE", "RESHAPE", "CAST", "SOFTMAX", "LOGISTIC"})
 """What may stand between a network's logits and its output."""
 NAMED = 0.5
