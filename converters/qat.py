@@ -41,8 +41,6 @@ MOST_RANGED = 256
 """Images that the first ranges are chosen from."""
 LEAST_CLUSTERS, MOST_CLUSTERS = 4, 128
 MOST_SPARSITY = 0.95
-LEAST_PRUNING = 10
-"""Steps."""
 CHECKS = 16
 """How often the images kept apart are asked, and the state is kept."""
 PATIENCE = 10
@@ -55,7 +53,7 @@ CHILD = (
     "import os, sys; os.environ['TF_USE_LEGACY_KERAS'] = '1'; sys.path[:] = sys.argv.pop(1).split(':'); "
     "from edgeeff.converters.teach import main; sys.exit(main())"
 )
-RANGES = "ranges alone"
+RANGES, PRUNED = "ranges alone", "weights pruned"
 FINETUNED = "fine-tuned"
 
 Labels = npt.NDArray[np.int64]
@@ -81,8 +79,6 @@ class Finetune:
             raise InputError(f"cannot fine-tune for {self.steps} steps: take 1 or more, such as {DEFAULT_STEPS}")
         if not 0 <= self.sparsity <= MOST_SPARSITY:
             raise InputError(f"--prune {self.sparsity:g} is no share of weights from 0 to {MOST_SPARSITY}, such as 0.5")
-        if self.sparsity and self.steps < LEAST_PRUNING:
-            raise InputError(f"--prune works step by step: {self.steps} are too few, take {LEAST_PRUNING} or more")
         if self.clusters and not LEAST_CLUSTERS <= self.clusters <= MOST_CLUSTERS:
             raise InputError(f"--cluster {self.clusters} is out of {LEAST_CLUSTERS} to {MOST_CLUSTERS}, such as 16")
 
@@ -135,11 +131,11 @@ def finetune(
 ) -> tuple[bytes, Finetuning]:
     """Fine-tune a float model on images and quantize it to int8; return the file and the report.
 
-    With a `plan` training begins with weights that are tuned block by block, if those are better than ranges alone.
-    The state is kept in `folder`, and taken up from there when everything is the same as in the run before. The result
-    depends on the model, the images, the wish, the seed and the number of threads alone. Raises ModelError for a
-    network that the twin cannot be made of, CalibrationError for too few images, MissingExtraError without the
-    packages; KeyboardInterrupt says where the state is.
+    With a `plan` training begins with weights that are tuned block by block, if those are better than ranges alone;
+    with a sparsity, with weights that are pruned block by block. The state is kept in `folder`, and taken up from there
+    when everything is the same as in the run before. The result depends on the model, the images, the wish, the seed
+    and the number of threads alone. Raises ModelError for a network that the twin cannot be made of, CalibrationError
+    for too few images, MissingExtraError without the packages; KeyboardInterrupt says where the state is.
     """
     progress = progress or Silent()
     require()
@@ -159,7 +155,7 @@ def finetune(
     pixels = np.load(folder / "learned.npy", mmap_mode="r")
     judge = Judge(model, pixels[: recover.MOST_SEARCHED], judging, threads)
     (folder / teach.FLOAT).write_bytes(model.content)
-    begun, ranges, before = _begin(folder, model, pixels, judge, plan, seed, threads, progress)
+    begun, ranges, before = _begin(folder, model, pixels, judge, plan, wish.sparsity, seed, threads, progress)
     request = teach.Request(
         folder=str(folder),
         logits=model.logits,
@@ -186,9 +182,9 @@ def finetune(
     progress.stage("quantize what was learned")
     tuned = recover.tuned(begun, ranges, folder / teach.RESULT)
     after = judge.attempt(FINETUNED, *tuned)
-    # Labels and smaller files are wishes of their own; without them only what is closer to float is better.
+    # Labels and clusters are wishes of their own; without them only what is closer to float is better.
     better = after.fidelity.divergence < before.fidelity.divergence
-    keep = better or labels is not None or wish.sparsity > 0 or wish.clusters > 0
+    keep = better or labels is not None or wish.clusters > 0
     chosen, chosen_ranges = tuned if keep else (begun, ranges)
     content = quantize.quantize(chosen, INT8, chosen_ranges, input_type=input_type, output_type=output_type)
     said = json.loads((folder / teach.HISTORY).read_bytes())
@@ -286,6 +282,7 @@ def _begin(
     pixels: npt.NDArray[np.uint8],
     judge: Judge,
     plan: Plan | None,
+    sparsity: float,
     seed: int,
     threads: int,
     progress: Progress,
@@ -298,7 +295,12 @@ def _begin(
     if not spans.exists():  # written last
         ranges, *_ = recover.choose_ranges(model, list(pixels[:MOST_RANGED]), judge, threads=threads, progress=progress)
         best = judge.attempt(RANGES, model, ranges), model, ranges
-        if plan is not None:
+        if sparsity:
+            pruned = recover.fit(
+                model, ranges, list(pixels), sparsity=sparsity, seed=seed, threads=threads, progress=progress
+            )
+            best = judge.attempt(PRUNED, pruned, ranges), pruned, ranges
+        elif plan is not None:
             found = recover.tune(model, ranges, list(pixels), plan, seed=seed, threads=threads, progress=progress)
             tried = [(judge.attempt(name, changed, its), changed, its) for name, changed, its in found]
             best = min([best, *tried], key=lambda one: one[0].fidelity.divergence)

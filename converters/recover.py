@@ -362,15 +362,21 @@ def fit(
     ranges: Ranges,
     images: Images,
     *,
+    sparsity: float = 0.0,
     seed: int = 0,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> FloatModel:
-    """Fit the last convolution of each block by least squares, as `refit` does; raises ModelError where that fails."""
+    """Fit the last convolution of each block by least squares, as `refit` does; raises ModelError where that fails.
+
+    With a `sparsity` that share of the weights of pointwise convolutions becomes zero.
+    """
     progress = progress or Silent()
-    progress.stage("fit the weights of each block", len(refit.blocks(model)))
+    progress.stage(
+        "prune and fit each block" if sparsity else "fit the weights of each block", len(refit.blocks(model))
+    )
     pupils = np.stack(list(images[: min(_pupils(Graph(model.content)), refit.MOST_VIEWS)]))
-    return refit.refit(model, ranges, pupils, seed=seed, threads=threads, tick=progress.tick)
+    return refit.refit(model, ranges, pupils, sparsity=sparsity, seed=seed, threads=threads, tick=progress.tick)
 
 
 def tune(

@@ -7,6 +7,9 @@ ridge regression, which leaves them where they were as far as the images say not
 the error of every weight on to those that are not rounded yet (GPTQ, arXiv:2210.17323). The last layer is fitted to the
 logits in the same way.
 
+Weights can be pruned on the way, in every convolution of single pixels: those go whose loss the others of their output
+make up for best, and the others do (Optimal Brain Surgeon, Hassibi and Stork, 1993; SparseGPT, arXiv:2301.00774).
+
 This needs no labels, no gradients and no TensorFlow. `recover` decides by the real file whether it helps; `reconstruct`
 begins each block with it. How maps are passed from block to block is here as well.
 """
@@ -23,7 +26,7 @@ import numpy.typing as npt
 from edgeeff.calibration.views import Views
 from edgeeff.converters import quantize, replay
 from edgeeff.converters.float_model import FloatModel
-from edgeeff.converters.graph import Graph
+from edgeeff.converters.graph import Graph, pointwise
 from edgeeff.converters.quantize import Ranges
 from edgeeff.converters.runtime import Session
 
@@ -38,8 +41,14 @@ PRIOR = 0.3
 """How much weights stay where they were, beside the mean square of what they read."""
 DAMPING = 0.01
 """The same, of what rounding passes on: it is certain of the other weights, but not of the images."""
+PRUNING_ROUNDS = 4
+"""After each it is asked anew which weights are missed least."""
+SETTLING_STEPS = 30
+"""Of conjugate gradients, by which the weights that are left make up for the others."""
 MAPS_BYTES = 7e8
 """What the maps before and behind a block may take, of all views."""
+NEARLY_ZERO = 1e-30
+"""What is kept is told from what is pruned by not being zero."""
 LEAST_VIEWS = 32
 HALF_MAX = 60_000.0
 VIEWS, MOST_VIEWS = 4, 300
@@ -56,21 +65,27 @@ def refit(
     ranges: Ranges,
     images: Array,
     *,
+    sparsity: float = 0.0,
     seed: int = 0,
     threads: int = 1,
     tick: Callable[[], None] | None = None,
 ) -> FloatModel:
     """Return the model with the last convolution of each block, and its last layer, fitted for int8 with these ranges.
 
-    `images` are uint8 (count, height, width, 3). What is fitted depends on them, on the seed and the threads alone.
-    `tick` is called for each of the `blocks`. Raises ModelError when LiteRT or the quantizer refuses a block.
+    With a `sparsity` all `pointwise` convolutions are fitted, and that share of each one's weights is zero, the same in
+    every output channel. `images` are uint8 (count, height, width, 3). What is fitted depends on them, on the seed and
+    the threads alone. `tick` is called for each of the `blocks`. Raises ModelError when LiteRT or the quantizer refuses
+    a block.
     """
     exact_graph, graph, spans = Graph(model.content), Graph(model.content), blocks(model)
     generator = np.random.default_rng(seed)
     exact = rough = Views(images, _count(exact_graph, spans, min(VIEWS * len(images), MOST_VIEWS)), seed)[:]
     for first, end in spans:
         wanted = through(exact_graph, first, end, exact, threads=threads)
-        for index, values in fit(graph, first, end, rough, wanted, ranges, generator, threads=threads).items():
+        if sparsity:
+            _prune(exact_graph, graph, first, end, exact, rough, ranges, sparsity, generator, threads)
+        changed = fit(graph, first, end, rough, wanted, ranges, generator, threads=threads, sparsity=sparsity)
+        for index, values in changed.items():
             graph.set_constant(index, values)
         if end != spans[-1][1]:
             exact, rough = wanted, through(graph, first, end, rough, ranges=ranges, threads=threads)
@@ -123,40 +138,31 @@ def fit(
     generator: np.random.Generator,
     *,
     threads: int = 1,
+    sparsity: float = 0.0,
 ) -> dict[int, Array]:
     """Fit the last convolution of a block, or the last layer; return its weights and bias by tensor index.
 
     `rough` are the maps that the block is given and `wanted` those that it should give, (count, ...) each; `graph` has
     the weights of all operators as they are now, and `ranges` the ranges. Nothing is returned where the block ends with
-    neither, or nothing is gained.
+    neither, or nothing is gained. With a `sparsity` that share of a convolution's weights becomes zero.
     """
     position = _last_linear(graph, first, end)
     if position is None:
         return {}
     operator, last = graph.operators[position], graph.operators[end - 1]
     read, weights, bias = (int(index) for index in operator.inputs[:3])
-    places = _places(wanted, len(rough), graph.shape(read)[-1], generator)
+    places = _places(wanted.shape[1:-1], len(rough), graph.shape(read)[-1] + wanted.shape[-1], generator)
     outputs = _at(wanted, places).astype(np.float32)
     if last is not operator:
         outputs -= _at(rough, places)
-    if read == source(graph, first):
-        inputs = _at(rough, places).astype(np.float32)
-    else:
-        session = _part(graph, first, position, read, ranges, threads)
-        inputs = np.concatenate(
-            [
-                _at(session.run(one.astype(np.float32))[np.newaxis], at[np.newaxis])
-                for one, at in zip(rough, places, strict=True)
-            ]
-        )
-    shape = graph.shape(weights)
-    values, offset = (np.asarray(graph.constant(index), np.float64) for index in (weights, bias))
-    values = values.reshape(shape[0], -1)
+    inputs = _read(graph, first, position, rough, places, ranges, threads)
+    values, offset = _linear(graph, operator)
     if graph.kind(operator) == "FULLY_CONNECTED":
         # What all logits have in common changes no score.
         common = outputs - inputs @ values.T.astype(np.float32) - offset.astype(np.float32)
         outputs = outputs - common.mean(axis=1, keepdims=True)
-    fitted = least_squares(inputs, outputs, values, offset)
+    zeros = sparsity if pointwise(graph, operator) else 0.0
+    fitted = least_squares(inputs, outputs, values, offset, sparsity=zeros)
     if fitted is None:
         return {}
     after, its_bias = fitted
@@ -164,16 +170,78 @@ def fit(
         np.mean((outputs - inputs @ w.T.astype(np.float32) - b.astype(np.float32)) ** 2)
         for w, b in ((nearest(values), offset), (after, its_bias))
     ]
-    if not errors[1] < errors[0]:
+    if not (zeros or errors[1] < errors[0]):
         return {}
-    return {weights: after.reshape(shape).astype(np.float32), bias: its_bias.astype(np.float32)}
+    return {weights: after.reshape(graph.shape(weights)).astype(np.float32), bias: its_bias.astype(np.float32)}
 
 
-def least_squares(inputs: Array, outputs: Array, weights: Floats, bias: Floats) -> tuple[Floats, Floats] | None:
+def _prune(
+    exact_graph: Graph,
+    graph: Graph,
+    first: int,
+    end: int,
+    exact: Array,
+    rough: Array,
+    ranges: Ranges,
+    sparsity: float,
+    generator: np.random.Generator,
+    threads: int,
+) -> None:
+    """Prune the convolutions of a block but for the one that `fit` takes; their weights in `graph` change."""
+    last = _last_linear(graph, first, end)
+    for position in range(first, end):
+        operator = graph.operators[position]
+        if position == last or not pointwise(graph, operator):
+            continue
+        read, weights, bias = (int(index) for index in operator.inputs)
+        shape = graph.shape(weights)
+        places = _places(graph.shape(read)[1:-1], len(rough), shape[0] + shape[-1], generator)
+        inputs = _read(graph, first, position, rough, places, ranges, threads)
+        values, offset = _linear(graph, operator)
+        # Of what the float network reads there, before any activation.
+        outputs = _read(exact_graph, first, position, exact, places, None, threads) @ values.T.astype(np.float32)
+        outputs += offset.astype(np.float32)
+        fitted = least_squares(inputs, outputs, values, offset, sparsity=sparsity)
+        if fitted is not None:
+            graph.set_constant(weights, fitted[0].reshape(shape))
+            graph.set_constant(bias, fitted[1])
+
+
+def _read(
+    graph: Graph,
+    first: int,
+    position: int,
+    maps: Array,
+    places: npt.NDArray[np.int64],
+    ranges: Ranges | None,
+    threads: int,
+) -> Array:
+    """Return what the operator at a position reads at places, (all places, channels), where a block is given maps."""
+    read = int(graph.operators[position].inputs[0])
+    if read == source(graph, first):
+        return _at(maps, places).astype(np.float32)
+    session = _part(graph, first, position, read, ranges, threads)
+    return np.concatenate(
+        [
+            _at(session.run(one.astype(np.float32))[np.newaxis], at[np.newaxis])
+            for one, at in zip(maps, places, strict=True)
+        ]
+    )
+
+
+def _linear(graph: Graph, operator: Any) -> tuple[Floats, Floats]:
+    """Return the weights (out, in) and the bias (out,) of an operator."""
+    weights, bias = (np.asarray(graph.constant(int(index)), np.float64) for index in operator.inputs[1:3])
+    return weights.reshape(len(weights), -1), bias
+
+
+def least_squares(
+    inputs: Array, outputs: Array, weights: Floats, bias: Floats, *, sparsity: float = 0.0
+) -> tuple[Floats, Floats] | None:
     """Fit weights (out, in) and a bias (out,) to give outputs (count, out) of inputs (count, in).
 
-    The weights come rounded: all of a row are whole multiples of a step, and the largest is 127 of them. None where the
-    inputs are always the same, or no numbers.
+    The weights come rounded: all of a row are whole multiples of a step, and the largest is 127 of them. With a
+    `sparsity` that share of them is zero, and no other. None where the inputs are always the same, or no numbers.
     """
     count = len(inputs)
     residual = outputs - inputs @ weights.T.astype(inputs.dtype) - bias.astype(inputs.dtype)
@@ -185,9 +253,48 @@ def least_squares(inputs: Array, outputs: Array, weights: Floats, bias: Floats) 
         return None
     crossed = (inputs.T @ residual).astype(np.float64) / count - np.outer(mean, shift)
     eye = np.eye(len(mean))
-    change = np.linalg.solve(covariance + PRIOR * scale * eye, crossed)
-    rounded = round_together(weights + change.T, second + DAMPING * power * eye)
-    return rounded, bias + shift - mean @ change
+    held = covariance + PRIOR * scale * eye
+    fitted = weights + np.linalg.solve(held, crossed).T
+    if sparsity:
+        fitted = prune(fitted, held, sparsity)
+    rounded = round_together(fitted, second + DAMPING * power * eye)
+    if sparsity:
+        rounded = np.where((rounded == 0) & (fitted != 0), NEARLY_ZERO, rounded)
+    return rounded, bias + shift - (fitted - weights) @ mean
+
+
+def prune(weights: Floats, second: Floats, share: float) -> Floats:
+    """Set a share of weights (out, in) to zero, as many of every row, to change little of what they give.
+
+    `second` are the inputs' second moments (in, in). What goes is what the others make up for best; they do. Those that
+    stay are not zero.
+    """
+    # As tensorflow-model-optimization counts, which is to find the same weights pruned.
+    every = weights.size - int(np.round(np.float32(weights.size) * (np.float32(1.0) - np.float32(share))))
+    missed, left, kept = 1 / np.diag(np.linalg.inv(second)), weights, weights != 0
+    for number in range(1, PRUNING_ROUNDS + 1):
+        zeros = every * number // PRUNING_ROUNDS
+        counts = zeros // len(weights) + (np.arange(len(weights)) < zeros % len(weights))
+        ranks = (left**2 * missed).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+        kept = ranks >= counts[:, np.newaxis]
+        left = _settle(weights, second, kept)
+    return np.where(kept & (left == 0), NEARLY_ZERO, left)
+
+
+def _settle(weights: Floats, second: Floats, kept: npt.NDArray[np.bool_]) -> Floats:
+    """Return the weights that are `kept`, changed to make up for the others, by conjugate gradients, row by row."""
+    found, inverse = weights * kept, 1 / np.diag(second)
+    residual = ((weights - found) @ second) * kept
+    step = residual * inverse
+    power = (residual * step).sum(axis=1, keepdims=True)
+    for _ in range(SETTLING_STEPS):
+        curved = (step @ second) * kept
+        length = power / np.maximum((step * curved).sum(axis=1, keepdims=True), NEARLY_ZERO)
+        found, residual = found + length * step, residual - length * curved
+        scaled, before = residual * inverse, power
+        power = (residual * scaled).sum(axis=1, keepdims=True)
+        step = scaled + power / np.maximum(before, NEARLY_ZERO) * step
+    return found
 
 
 def nearest(weights: Floats) -> Floats:
@@ -201,14 +308,15 @@ def round_together(weights: Floats, second: Floats) -> Floats:
 
     One input after the other, from the strongest to the weakest; the error of each is passed on to the weights of those
     that are not rounded yet, as GPTQ does (arXiv:2210.17323). The largest weight of a row stays as it is, so that
-    whoever takes the step from it finds the same.
+    whoever takes the step from it finds the same, and zeros stay zero.
     """
     step = _steps(weights)[:, 0]
     order = np.argsort(-np.diag(second), kind="stable")
-    left, rounded = weights[:, order].copy(), np.empty_like(weights)
+    left, rounded, zero = weights[:, order].copy(), np.empty_like(weights), weights[:, order] == 0
     upper = np.linalg.cholesky(np.linalg.inv(second[np.ix_(order, order)])).T
     for column in range(len(order)):
         value = np.clip(np.round(left[:, column] / step), -WEIGHT_LEVELS, WEIGHT_LEVELS) * step
+        value[zero[:, column]] = 0.0
         rounded[:, order[column]] = value
         errors = (left[:, column] - value) / upper[column, column]
         left[:, column + 1 :] -= np.outer(errors, upper[column, column + 1 :])
@@ -249,10 +357,10 @@ def _last_linear(graph: Graph, first: int, end: int) -> int | None:
     return next(position for position in range(first, end) if graph.operators[position] is found)
 
 
-def _places(maps: Array, images: int, channels: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Draw places (count, places) of maps, of which weights for so many channels are fitted."""
-    places = int(np.prod(maps.shape[1:-1]))
-    most = int(max(1, MOST_SAMPLES_BYTES / (4 * images * (channels + maps.shape[-1]))))
+def _places(sides: tuple[int, ...], images: int, values: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw places (count, places) of maps with these sides, from each of which so many values are taken."""
+    places = int(np.prod(sides))
+    most = int(max(1, MOST_SAMPLES_BYTES / (4 * images * values)))
     if places <= min(SAMPLED, most):
         return np.broadcast_to(np.arange(places), (images, places))
     return generator.integers(0, places, (images, min(SAMPLED, most)))

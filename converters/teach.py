@@ -47,10 +47,6 @@ MOST_VALUES = 1.05e8
 """Of the maps of a batch: a step of learning takes some 20 bytes for each."""
 EVEN_BATCH = 8
 """Images at a time where nothing is learned."""
-PRUNED_BY = 0.5
-"""Share of the steps after which the sparsity is reached; the rest learns to live with it."""
-MASKS = 40
-"""How often the weights to prune are chosen anew on the way."""
 TWIN_CHECKS = 4
 TWIN_TOLERANCE = 1e-4
 """Largest difference between the twin's scores, not quantized, and the float file's, as a share of the largest."""
@@ -62,7 +58,8 @@ STATE, BEST, RESULT, HISTORY = "state.npz", "best.npz", "result.npz", "history.j
 class Request:
     """What to train and for how long.
 
-    `folder` holds float.tflite, which teaches, start.tflite, the same network with the weights to begin with,
+    `folder` holds float.tflite, which teaches, start.tflite, the same network with the weights to begin with, pruned if
+    they are to be,
     ranges.json ({name: [low, high]}), learned.npy and judged.npy (count, height, width, 3;
     uint8), with labels also learned_labels.npy and judged_labels.npy (int64). The state is kept there, and the results.
     """
@@ -140,10 +137,7 @@ class Training:
         )
         values = sum(float(np.prod(graph.shape(int(operator.outputs[0])))) for operator in graph.operators)
         self._batch = max(1, min(BATCH, len(self._images), int(MOST_VALUES / values)))
-        self._pruned_by = max(1, int(request.steps * PRUNED_BY)) if request.sparsity else 0
-        every = max(1, self._pruned_by // MASKS)
-        self._pruned_by -= self._pruned_by % every
-        compression = Compression(request.sparsity, max(self._pruned_by, 1), every, request.clusters)
+        compression = Compression(request.sparsity, request.clusters)
         self._teacher = Twin(graph, request.logits, fixed=request.fixed)
         self._twin = Twin(begun, request.logits, ranges, request.fixed, compression)
         self._twin.begin()
@@ -274,9 +268,8 @@ class Training:
             self._write(BEST, dict(self._values(self._twin.model.variables)))
 
     def _best(self) -> Checked:
-        """The best state so far; with pruning, of those that are as sparse as they have to be."""
-        sparse = [checked for checked in self.history if checked.step > self._pruned_by or not self._pruned_by]
-        return min(sparse or self.history[-1:], key=lambda checked: checked.badness)
+        """The best state so far."""
+        return min(self.history, key=lambda checked: checked.badness)
 
     def _is_late(self) -> bool:
         late = [checked for checked in self.history if checked.step > self._best().step]

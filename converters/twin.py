@@ -21,7 +21,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 from edgeeff.converters import replay
-from edgeeff.converters.graph import WEIGHTED, Graph
+from edgeeff.converters.graph import WEIGHTED, Graph, pointwise
 from edgeeff.errors import ModelError
 
 Array = npt.NDArray[Any]
@@ -33,8 +33,6 @@ WEIGHT_LEVELS, LEVELS = 127, 255
 FIXED_CENTROIDS = (-WEIGHT_LEVELS, 0, WEIGHT_LEVELS)
 """Of every codebook: a channel's largest weight stays what its step is told by, and pruned weights stay zero."""
 LLOYD_STEPS = 30
-FEWEST_WEIGHTS = 64
-"""A smaller layer is neither pruned nor clustered: there is nothing to save."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,7 @@ class Compression:
     """What happens to the weights of pointwise convolutions beyond their rounding."""
 
     sparsity: float = 0.0
-    """Share of them that becomes zero."""
-    prune_until: int = 1
-    """The step at which that share is reached."""
-    prune_every: int = 1
+    """Share of them that is zero to begin with, and stays zero."""
     clusters: int = 0
     """How many different values are left of the 255; 0 leaves all."""
 
@@ -336,7 +331,8 @@ class Twin:
         if kind in WEIGHTED:
             depthwise = kind == "DEPTHWISE_CONV_2D"
             kernel = self._kernel(operator)
-            dense = learn and self._is_compressed(operator)
+            compression = self._compression
+            dense = learn and bool(compression.sparsity or compression.clusters) and pointwise(self._graph, operator)
             codebook = _codebook(kernel, self._compression.clusters) if dense and self._compression.clusters else None
             weights = Rounded(kernel.shape, depthwise=depthwise, codebook=codebook)
             attribute = "depthwise_kernel" if depthwise else "kernel"
@@ -352,13 +348,7 @@ class Twin:
         self.compressed += [part] * dense
         if not (dense and self._compression.sparsity):
             return quantization.QuantizeWrapperV2(layer, config)
-        schedule = sparsity.PolynomialDecay(
-            initial_sparsity=0.0,
-            final_sparsity=self._compression.sparsity,
-            begin_step=1,
-            end_step=1 + self._compression.prune_until,
-            frequency=self._compression.prune_every,
-        )
+        schedule = sparsity.ConstantSparsity(self._compression.sparsity, begin_step=1, end_step=1)
         return sparsity.prune_low_magnitude(Prunable(layer, config), pruning_schedule=schedule)
 
     def _rounding(self, kind: str, output: int, *, learn: bool) -> Any:
@@ -373,14 +363,6 @@ class Twin:
     def _range(self, output: int) -> tuple[float, float]:
         low, high = (self._ranges or {})[self._graph.name(output)]
         return min(low, 0.0), max(high, 0.0)
-
-    def _is_compressed(self, operator: Any) -> bool:
-        """Whether weights are many and bear it: those of pointwise convolutions over a map."""
-        compression, graph = self._compression, self._graph
-        if not (compression.sparsity or compression.clusters) or graph.kind(operator) != "CONV_2D":
-            return False
-        shape, side = graph.shape(int(operator.inputs[1])), graph.shape(int(operator.outputs[0]))[1:3]
-        return shape[1:3] == (1, 1) and side != (1, 1) and int(np.prod(shape)) >= FEWEST_WEIGHTS
 
 
 def _hard_swish(x: Any) -> Any:
@@ -404,11 +386,15 @@ def _to_file(kernel: Array) -> Array:
 
 
 def _codebook(kernel: Array, clusters: int) -> Array:
-    """Choose the values that weights, in steps of their channel, may take: k-means from evenly filled clusters."""
+    """Choose the values that weights, in steps of their channel, may take: k-means from evenly filled clusters.
+
+    Weights that are zero have their value, so that those that are pruned take none of the others'.
+    """
     size = np.maximum(np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)), keepdims=True) / WEIGHT_LEVELS, 1e-12)
     scaled = np.sort((kernel / size).ravel())
+    scaled = scaled[np.round(scaled) != 0]
     free = clusters - len(FIXED_CENTROIDS)
-    centroids = np.quantile(scaled, (np.arange(free) + 0.5) / max(free, 1)) if free else np.empty(0)
+    centroids = np.quantile(scaled, (np.arange(free) + 0.5) / free) if free and len(scaled) else np.empty(0)
     for _ in range(LLOYD_STEPS):
         book = np.sort(np.concatenate([centroids, FIXED_CENTROIDS]))
         nearest = np.searchsorted((book[1:] + book[:-1]) / 2, scaled)

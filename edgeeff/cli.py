@@ -204,7 +204,7 @@ def variants(family: str | None, as_json: bool) -> None:
     "--prune",
     type=click.FloatRange(0, 0.95),
     metavar="SHARE",
-    help="Make this share of the pointwise convolutions' weights zero while fine-tuning, e.g. 0.5: it zips smaller.",
+    help="Make this share of the pointwise convolutions' weights zero before fine-tuning, e.g. 0.5: it zips smaller.",
 )
 @click.option(
     "--cluster",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgeeff.converters import quantize, recover, refit
 from edgeeff.converters.float_model import FloatModel, finish
-from edgeeff.converters.graph import Graph
+from edgeeff.converters.graph import WEIGHTED, Graph, pointwise
 from tests import tiny
 
 PHOTOS = np.stack(tiny.images(48, size=16))
@@ -97,6 +98,83 @@ def test_what_the_inputs_do_not_say_stays() -> None:
 def test_inputs_that_say_nothing_fit_nothing(value: float) -> None:
     with np.errstate(invalid="ignore"):
         assert refit.least_squares(np.full((9, 4), value), np.ones((9, 3)), np.ones((3, 4)), np.zeros(3)) is None
+
+
+# --- Pruning ----------------------------------------------------------------------------------------------------------
+
+
+def pruned(seed: int, share: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    weights, inputs = drawn(seed)
+    second = inputs.T @ inputs / len(inputs) + 0.01 * np.eye(weights.shape[1])
+    return weights, second, refit.prune(weights, second, share)
+
+
+def loss(difference: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean square of what a change of weights changes, by row."""
+    return np.asarray(((difference @ second) * difference).sum(axis=1))
+
+
+@given(seeds, st.sampled_from([0.1, 0.3, 0.5, 0.9, 0.95]))
+@settings(max_examples=50)
+def test_as_many_weights_are_zero_as_are_to_be_in_every_row(seed: int, share: float) -> None:
+    weights, _, found = pruned(seed, share)
+    zeros = (found == 0).sum(axis=1)
+    assert abs(zeros.sum() - share * weights.size) <= 0.5 + 1e-6
+    assert zeros.max() - zeros.min() <= 1
+
+
+@given(seeds, st.sampled_from([0.3, 0.5, 0.75]))
+@settings(max_examples=50)
+def test_weights_that_stay_make_up_for_the_others(seed: int, share: float) -> None:
+    weights, second, found = pruned(seed, share)
+    for before, after in zip(weights, found, strict=True):
+        kept = after != 0
+        best = np.where(kept, before, 0.0)
+        best[kept] += np.linalg.solve(second[np.ix_(kept, kept)], second[np.ix_(kept, ~kept)] @ before[~kept])
+        least, ours = (loss((one - before)[np.newaxis], second)[0] for one in (best, after))
+        assert ours <= 1.02 * least + 1e-9
+
+
+def test_what_goes_is_what_is_missed_least() -> None:
+    better = 0
+    for seed in range(20):
+        weights, second, found = pruned(seed, 0.5)
+        small = np.where(np.abs(weights) >= np.median(np.abs(weights), axis=1, keepdims=True), weights, 0.0)
+        better += loss(found - weights, second).sum() < 0.5 * loss(small - weights, second).sum()
+    assert better >= 18
+
+
+def test_a_row_of_zeros_stays_one_and_the_count_is_kept() -> None:
+    weights, inputs = drawn(2)
+    weights[1] = 0.0
+    found = refit.prune(weights, inputs.T @ inputs / len(inputs) + 0.01 * np.eye(12), 0.5)
+    assert (found == 0).sum(axis=1).tolist() == [6] * 6
+    assert np.abs(found[1]).max() <= refit.NEARLY_ZERO
+
+
+def test_networks_are_pruned_in_their_convolutions_of_single_pixels() -> None:
+    sparse = refit.refit(model(), ranges(), PHOTOS, sparsity=0.5)
+    before, after = Graph(model().content), Graph(sparse.content)
+    counted = 0
+    for operator in before.operators:
+        if before.kind(operator) in WEIGHTED:
+            values = np.asarray(after.constant(int(operator.inputs[1])))
+            wanted = 0.5 if pointwise(before, operator) else 0.0
+            assert np.mean(values == 0) == pytest.approx(wanted, abs=1 / values.size), before.name(operator.outputs[0])
+            counted += wanted > 0
+    assert counted == 5
+
+
+def test_a_pruned_network_is_closer_to_float_than_one_without_its_smallest_weights() -> None:
+    judge = recover.Judge(model(), OTHERS[:1], OTHERS)
+    smallest = Graph(model().content)
+    for operator in [one for one in smallest.operators if pointwise(smallest, one)]:
+        values = np.array(smallest.constant(int(operator.inputs[1])))
+        smallest.set_constant(int(operator.inputs[1]), np.where(np.abs(values) < np.median(np.abs(values)), 0, values))
+    naive = replace(model(), content=smallest.content())
+    made = refit.refit(model(), ranges(), PHOTOS, sparsity=0.5)
+    ours, theirs = (judge.attempt("", one, ranges()).fidelity.divergence for one in (made, naive))
+    assert ours < 0.5 * theirs
 
 
 # --- Networks ---------------------------------------------------------------------------------------------------------
