@@ -25,8 +25,6 @@ LEAST_INPUTS = {
     **dict.fromkeys(("RESHAPE", "SOFTMAX", "LOGISTIC", "QUANTIZE", "DEQUANTIZE"), 1),
 }
 """How many inputs the operators have whose inputs are looked at."""
-FEWEST_WEIGHTS = 64
-"""A smaller layer is neither pruned nor clustered: there is nothing to save."""
 LARGEST_TENSOR = 1 << 27
 """Elements; the largest of B7 has 300 * 300 * 192, an eighth of it."""
 
@@ -333,14 +331,6 @@ class Graph:
         code.version = 1
         self.model.operatorCodes.append(code)
         return len(self.model.operatorCodes) - 1
-
-
-def pointwise(graph: Graph, operator: Any) -> bool:
-    """Whether an operator is a convolution of single pixels over a map: most weights are in these, and bear pruning."""
-    if graph.kind(operator) != "CONV_2D" or len(operator.inputs) < 3:
-        return False
-    shape, side = graph.shape(int(operator.inputs[1])), graph.shape(int(operator.outputs[0]))[1:3]
-    return shape[1:3] == (1, 1) and side != (1, 1) and int(np.prod(shape)) >= FEWEST_WEIGHTS
 
 
 def _names(numbers: Any) -> dict[int, str]:

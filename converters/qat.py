@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeeff.converters import float_model, quantize, recover, replay, teach, verify
+from edgeeff.converters.compress import Compression
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.quantize import IoType, Ranges
@@ -46,14 +47,14 @@ CHECKS = 16
 PATIENCE = 10
 """Checks; in the middle of a run, where the rates are large, states are worse than what comes of them."""
 TUNED_PACE = 0.1
-"""Share of the learning rates where training begins with tuned blocks: with all of it they only get worse at first."""
+"""Share of the learning rates where training begins with fitted weights, which only get worse with all of it."""
 DAY_S = 86400.0
 PACKAGES = {"tf_keras": "tf-keras", "tensorflow_model_optimization": "tensorflow-model-optimization"}
 CHILD = (
     "import os, sys; os.environ['TF_USE_LEGACY_KERAS'] = '1'; sys.path[:] = sys.argv.pop(1).split(':'); "
     "from edgeeff.converters.teach import main; sys.exit(main())"
 )
-RANGES, PRUNED = "ranges alone", "weights pruned"
+RANGES, COMPRESSED = "ranges alone", "weights compressed"
 FINETUNED = "fine-tuned"
 
 Labels = npt.NDArray[np.int64]
@@ -81,6 +82,11 @@ class Finetune:
             raise InputError(f"--prune {self.sparsity:g} is no share of weights from 0 to {MOST_SPARSITY}, such as 0.5")
         if self.clusters and not LEAST_CLUSTERS <= self.clusters <= MOST_CLUSTERS:
             raise InputError(f"--cluster {self.clusters} is out of {LEAST_CLUSTERS} to {MOST_CLUSTERS}, such as 16")
+
+    @property
+    def compression(self) -> Compression:
+        """What becomes of the weights."""
+        return Compression(self.sparsity, self.clusters)
 
 
 def require() -> None:
@@ -132,10 +138,11 @@ def finetune(
     """Fine-tune a float model on images and quantize it to int8; return the file and the report.
 
     With a `plan` training begins with weights that are tuned block by block, if those are better than ranges alone;
-    with a sparsity, with weights that are pruned block by block. The state is kept in `folder`, and taken up from there
-    when everything is the same as in the run before. The result depends on the model, the images, the wish, the seed
-    and the number of threads alone. Raises ModelError for a network that the twin cannot be made of, CalibrationError
-    for too few images, MissingExtraError without the packages; KeyboardInterrupt says where the state is.
+    with weights that are pruned and clustered block by block, where they are to be. The state is kept in `folder`, and
+    taken up from there when everything is the same as in the run before. The result depends on the model, the images,
+    the wish, the seed and the number of threads alone. Raises ModelError for a network that the twin cannot be made of,
+    CalibrationError for too few images, MissingExtraError without the packages; KeyboardInterrupt says where the state
+    is.
     """
     progress = progress or Silent()
     require()
@@ -155,7 +162,7 @@ def finetune(
     pixels = np.load(folder / "learned.npy", mmap_mode="r")
     judge = Judge(model, pixels[: recover.MOST_SEARCHED], judging, threads)
     (folder / teach.FLOAT).write_bytes(model.content)
-    begun, ranges, before = _begin(folder, model, pixels, judge, plan, wish.sparsity, seed, threads, progress)
+    begun, ranges, before = _begin(folder, model, pixels, judge, plan, wish.compression, seed, threads, progress)
     request = teach.Request(
         folder=str(folder),
         logits=model.logits,
@@ -168,8 +175,7 @@ def finetune(
         clusters=wish.clusters,
         threads=threads,
         seed=seed,
-        # Pruned or clustered weights have a longer way to go.
-        pace=1.0 if before.name == RANGES or wish.sparsity or wish.clusters else TUNED_PACE,
+        pace=1.0 if before.name == RANGES else TUNED_PACE,
     )
     try:
         answer = float_model.converse(CHILD, teach.encode(request), lambda said: _show(said, progress), DAY_S)
@@ -182,9 +188,9 @@ def finetune(
     progress.stage("quantize what was learned")
     tuned = recover.tuned(begun, ranges, folder / teach.RESULT)
     after = judge.attempt(FINETUNED, *tuned)
-    # Labels and clusters are wishes of their own; without them only what is closer to float is better.
+    # Labels are a wish of their own; without them only what is closer to float is better.
     better = after.fidelity.divergence < before.fidelity.divergence
-    keep = better or labels is not None or wish.clusters > 0
+    keep = better or labels is not None
     chosen, chosen_ranges = tuned if keep else (begun, ranges)
     content = quantize.quantize(chosen, INT8, chosen_ranges, input_type=input_type, output_type=output_type)
     said = json.loads((folder / teach.HISTORY).read_bytes())
@@ -282,7 +288,7 @@ def _begin(
     pixels: npt.NDArray[np.uint8],
     judge: Judge,
     plan: Plan | None,
-    sparsity: float,
+    compression: Compression,
     seed: int,
     threads: int,
     progress: Progress,
@@ -295,11 +301,11 @@ def _begin(
     if not spans.exists():  # written last
         ranges, *_ = recover.choose_ranges(model, list(pixels[:MOST_RANGED]), judge, threads=threads, progress=progress)
         best = judge.attempt(RANGES, model, ranges), model, ranges
-        if sparsity:
-            pruned = recover.fit(
-                model, ranges, list(pixels), sparsity=sparsity, seed=seed, threads=threads, progress=progress
+        if compression:
+            fitted = recover.fit(
+                model, ranges, list(pixels), compression=compression, seed=seed, threads=threads, progress=progress
             )
-            best = judge.attempt(PRUNED, pruned, ranges), pruned, ranges
+            best = judge.attempt(COMPRESSED, fitted, ranges), fitted, ranges
         elif plan is not None:
             found = recover.tune(model, ranges, list(pixels), plan, seed=seed, threads=threads, progress=progress)
             tried = [(judge.attempt(name, changed, its), changed, its) for name, changed, its in found]

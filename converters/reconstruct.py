@@ -33,6 +33,7 @@ import numpy.typing as npt
 
 from edgeeff.calibration.views import Views
 from edgeeff.converters import quantize, refit
+from edgeeff.converters.compress import WEIGHT_LEVELS
 from edgeeff.converters.graph import WEIGHTED, Graph
 from edgeeff.converters.replay import TIED, Node, Replay, blocks, fake_quantized, roots, work
 from edgeeff.converters.trace import Send, serve
@@ -149,7 +150,7 @@ class Tuning(Replay):
             return
         largest = np.abs(self._constants[weights]).max(axis=_other_axes(node), keepdims=True)
         low, high = self._ranges[node.output]
-        self._sizes[weights] = np.maximum(largest / refit.WEIGHT_LEVELS, 1e-12).astype(np.float32)
+        self._sizes[weights] = np.maximum(largest / WEIGHT_LEVELS, 1e-12).astype(np.float32)
         self._sizes[bias] = np.float32(max((high - low) / LEVELS, 1e-12))
         for index in (weights, bias):
             self._deltas[index] = tf.Variable(tf.zeros(self._constants[index].shape))
@@ -399,7 +400,7 @@ class Tuning(Replay):
         if index != node.inputs[1]:
             return weights  # a bias has 32 bits
         largest = tf.reduce_max(tf.abs(weights), axis=_other_axes(node), keepdims=True)
-        size = tf.stop_gradient(tf.maximum(largest / refit.WEIGHT_LEVELS, 1e-12))
+        size = tf.stop_gradient(tf.maximum(largest / WEIGHT_LEVELS, 1e-12))
         return _rounded(tf, weights / size) * size
 
     def _weights(self, index: int) -> Any:

@@ -25,6 +25,7 @@ from edgeeff.calibration import ranges as rules
 from edgeeff.calibration.ranges import After, Histogram, Rule
 from edgeeff.calibration.synthetic import widen
 from edgeeff.converters import float_model, quantize, reconstruct, refit, replay
+from edgeeff.converters.compress import Compression
 from edgeeff.converters.float_model import FloatModel
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.quantize import IoType, Ranges
@@ -362,21 +363,19 @@ def fit(
     ranges: Ranges,
     images: Images,
     *,
-    sparsity: float = 0.0,
+    compression: Compression | None = None,
     seed: int = 0,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> FloatModel:
     """Fit the last convolution of each block by least squares, as `refit` does; raises ModelError where that fails.
 
-    With a `sparsity` that share of the weights of pointwise convolutions becomes zero.
+    With a `compression` the weights of pointwise convolutions become as it says.
     """
     progress = progress or Silent()
-    progress.stage(
-        "prune and fit each block" if sparsity else "fit the weights of each block", len(refit.blocks(model))
-    )
+    progress.stage(f"{'compress' if compression else 'fit'} the weights of each block", len(refit.blocks(model)))
     pupils = np.stack(list(images[: min(_pupils(Graph(model.content)), refit.MOST_VIEWS)]))
-    return refit.refit(model, ranges, pupils, sparsity=sparsity, seed=seed, threads=threads, tick=progress.tick)
+    return refit.refit(model, ranges, pupils, compression=compression, seed=seed, threads=threads, tick=progress.tick)
 
 
 def tune(

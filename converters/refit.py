@@ -7,8 +7,7 @@ ridge regression, which leaves them where they were as far as the images say not
 the error of every weight on to those that are not rounded yet (GPTQ, arXiv:2210.17323). The last layer is fitted to the
 logits in the same way.
 
-Weights can be pruned on the way, in every convolution of single pixels: those go whose loss the others of their output
-make up for best, and the others do (Optimal Brain Surgeon, Hassibi and Stork, 1993; SparseGPT, arXiv:2301.00774).
+Weights can be pruned and clustered on the way (`compress`), in every convolution of single pixels.
 
 This needs no labels, no gradients and no TensorFlow. `recover` decides by the real file whether it helps; `reconstruct`
 begins each block with it. How maps are passed from block to block is here as well.
@@ -25,15 +24,15 @@ import numpy.typing as npt
 
 from edgeeff.calibration.views import Views
 from edgeeff.converters import quantize, replay
+from edgeeff.converters.compress import NEARLY_ZERO, WEIGHT_LEVELS, Compression, codebook, pointwise, prune, steps
 from edgeeff.converters.float_model import FloatModel
-from edgeeff.converters.graph import Graph, pointwise
+from edgeeff.converters.graph import Graph
 from edgeeff.converters.quantize import Ranges
 from edgeeff.converters.runtime import Session
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-WEIGHT_LEVELS = 127
 SAMPLED = 64
 """Places of a map that weights are fitted to; its neighbours say nearly the same."""
 MOST_SAMPLES_BYTES = 2e8
@@ -41,14 +40,8 @@ PRIOR = 0.3
 """How much weights stay where they were, beside the mean square of what they read."""
 DAMPING = 0.01
 """The same, of what rounding passes on: it is certain of the other weights, but not of the images."""
-PRUNING_ROUNDS = 4
-"""After each it is asked anew which weights are missed least."""
-SETTLING_STEPS = 30
-"""Of conjugate gradients, by which the weights that are left make up for the others."""
 MAPS_BYTES = 7e8
 """What the maps before and behind a block may take, of all views."""
-NEARLY_ZERO = 1e-30
-"""What is kept is told from what is pruned by not being zero."""
 LEAST_VIEWS = 32
 HALF_MAX = 60_000.0
 VIEWS, MOST_VIEWS = 4, 300
@@ -65,26 +58,25 @@ def refit(
     ranges: Ranges,
     images: Array,
     *,
-    sparsity: float = 0.0,
+    compression: Compression | None = None,
     seed: int = 0,
     threads: int = 1,
     tick: Callable[[], None] | None = None,
 ) -> FloatModel:
     """Return the model with the last convolution of each block, and its last layer, fitted for int8 with these ranges.
 
-    With a `sparsity` all `pointwise` convolutions are fitted, and that share of each one's weights is zero, the same in
-    every output channel. `images` are uint8 (count, height, width, 3). What is fitted depends on them, on the seed and
-    the threads alone. `tick` is called for each of the `blocks`. Raises ModelError when LiteRT or the quantizer refuses
-    a block.
+    With a `compression` all `pointwise` convolutions are fitted, and their weights are as it says. `images` are uint8
+    (count, height, width, 3). What is fitted depends on them, on the seed and the threads alone. `tick` is called for
+    each of the `blocks`. Raises ModelError when LiteRT or the quantizer refuses a block.
     """
     exact_graph, graph, spans = Graph(model.content), Graph(model.content), blocks(model)
     generator = np.random.default_rng(seed)
     exact = rough = Views(images, _count(exact_graph, spans, min(VIEWS * len(images), MOST_VIEWS)), seed)[:]
     for first, end in spans:
         wanted = through(exact_graph, first, end, exact, threads=threads)
-        if sparsity:
-            _prune(exact_graph, graph, first, end, exact, rough, ranges, sparsity, generator, threads)
-        changed = fit(graph, first, end, rough, wanted, ranges, generator, threads=threads, sparsity=sparsity)
+        if compression:
+            _compress(exact_graph, graph, first, end, exact, rough, ranges, compression, generator, threads)
+        changed = fit(graph, first, end, rough, wanted, ranges, generator, threads=threads, compression=compression)
         for index, values in changed.items():
             graph.set_constant(index, values)
         if end != spans[-1][1]:
@@ -138,13 +130,13 @@ def fit(
     generator: np.random.Generator,
     *,
     threads: int = 1,
-    sparsity: float = 0.0,
+    compression: Compression | None = None,
 ) -> dict[int, Array]:
     """Fit the last convolution of a block, or the last layer; return its weights and bias by tensor index.
 
     `rough` are the maps that the block is given and `wanted` those that it should give, (count, ...) each; `graph` has
     the weights of all operators as they are now, and `ranges` the ranges. Nothing is returned where the block ends with
-    neither, or nothing is gained. With a `sparsity` that share of a convolution's weights becomes zero.
+    neither, or nothing is gained. With a `compression` a convolution's weights become as it says.
     """
     position = _last_linear(graph, first, end)
     if position is None:
@@ -161,8 +153,8 @@ def fit(
         # What all logits have in common changes no score.
         common = outputs - inputs @ values.T.astype(np.float32) - offset.astype(np.float32)
         outputs = outputs - common.mean(axis=1, keepdims=True)
-    zeros = sparsity if pointwise(graph, operator) else 0.0
-    fitted = least_squares(inputs, outputs, values, offset, sparsity=zeros)
+    compressed = compression if pointwise(graph, operator) else None
+    fitted = least_squares(inputs, outputs, values, offset, compression=compressed)
     if fitted is None:
         return {}
     after, its_bias = fitted
@@ -170,12 +162,12 @@ def fit(
         np.mean((outputs - inputs @ w.T.astype(np.float32) - b.astype(np.float32)) ** 2)
         for w, b in ((nearest(values), offset), (after, its_bias))
     ]
-    if not (zeros or errors[1] < errors[0]):
+    if not (compressed or errors[1] < errors[0]):
         return {}
     return {weights: after.reshape(graph.shape(weights)).astype(np.float32), bias: its_bias.astype(np.float32)}
 
 
-def _prune(
+def _compress(
     exact_graph: Graph,
     graph: Graph,
     first: int,
@@ -183,11 +175,11 @@ def _prune(
     exact: Array,
     rough: Array,
     ranges: Ranges,
-    sparsity: float,
+    compression: Compression,
     generator: np.random.Generator,
     threads: int,
 ) -> None:
-    """Prune the convolutions of a block but for the one that `fit` takes; their weights in `graph` change."""
+    """Prune and cluster the convolutions of a block but for the one that `fit` takes, in `graph`."""
     last = _last_linear(graph, first, end)
     for position in range(first, end):
         operator = graph.operators[position]
@@ -201,7 +193,7 @@ def _prune(
         # Of what the float network reads there, before any activation.
         outputs = _read(exact_graph, first, position, exact, places, None, threads) @ values.T.astype(np.float32)
         outputs += offset.astype(np.float32)
-        fitted = least_squares(inputs, outputs, values, offset, sparsity=sparsity)
+        fitted = least_squares(inputs, outputs, values, offset, compression=compression)
         if fitted is not None:
             graph.set_constant(weights, fitted[0].reshape(shape))
             graph.set_constant(bias, fitted[1])
@@ -236,12 +228,13 @@ def _linear(graph: Graph, operator: Any) -> tuple[Floats, Floats]:
 
 
 def least_squares(
-    inputs: Array, outputs: Array, weights: Floats, bias: Floats, *, sparsity: float = 0.0
+    inputs: Array, outputs: Array, weights: Floats, bias: Floats, *, compression: Compression | None = None
 ) -> tuple[Floats, Floats] | None:
     """Fit weights (out, in) and a bias (out,) to give outputs (count, out) of inputs (count, in).
 
     The weights come rounded: all of a row are whole multiples of a step, and the largest is 127 of them. With a
-    `sparsity` that share of them is zero, and no other. None where the inputs are always the same, or no numbers.
+    `compression` they are as it says; of those that are not pruned none is zero. None where the inputs are always the
+    same, or no numbers.
     """
     count = len(inputs)
     residual = outputs - inputs @ weights.T.astype(inputs.dtype) - bias.astype(inputs.dtype)
@@ -255,67 +248,40 @@ def least_squares(
     eye = np.eye(len(mean))
     held = covariance + PRIOR * scale * eye
     fitted = weights + np.linalg.solve(held, crossed).T
-    if sparsity:
-        fitted = prune(fitted, held, sparsity)
-    rounded = round_together(fitted, second + DAMPING * power * eye)
-    if sparsity:
+    clusters = None
+    if compression and compression.sparsity:
+        fitted = prune(fitted, held, compression.sparsity)
+    if compression and compression.clusters:
+        clusters = codebook(fitted, compression.clusters)
+    rounded = round_together(fitted, second + DAMPING * power * eye, clusters)
+    if compression and compression.sparsity:
         rounded = np.where((rounded == 0) & (fitted != 0), NEARLY_ZERO, rounded)
     return rounded, bias + shift - (fitted - weights) @ mean
 
 
-def prune(weights: Floats, second: Floats, share: float) -> Floats:
-    """Set a share of weights (out, in) to zero, as many of every row, to change little of what they give.
-
-    `second` are the inputs' second moments (in, in). What goes is what the others make up for best; they do. Those that
-    stay are not zero.
-    """
-    # As tensorflow-model-optimization counts, which is to find the same weights pruned.
-    every = weights.size - int(np.round(np.float32(weights.size) * (np.float32(1.0) - np.float32(share))))
-    missed, left, kept = 1 / np.diag(np.linalg.inv(second)), weights, weights != 0
-    for number in range(1, PRUNING_ROUNDS + 1):
-        zeros = every * number // PRUNING_ROUNDS
-        counts = zeros // len(weights) + (np.arange(len(weights)) < zeros % len(weights))
-        ranks = (left**2 * missed).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
-        kept = ranks >= counts[:, np.newaxis]
-        left = _settle(weights, second, kept)
-    return np.where(kept & (left == 0), NEARLY_ZERO, left)
-
-
-def _settle(weights: Floats, second: Floats, kept: npt.NDArray[np.bool_]) -> Floats:
-    """Return the weights that are `kept`, changed to make up for the others, by conjugate gradients, row by row."""
-    found, inverse = weights * kept, 1 / np.diag(second)
-    residual = ((weights - found) @ second) * kept
-    step = residual * inverse
-    power = (residual * step).sum(axis=1, keepdims=True)
-    for _ in range(SETTLING_STEPS):
-        curved = (step @ second) * kept
-        length = power / np.maximum((step * curved).sum(axis=1, keepdims=True), NEARLY_ZERO)
-        found, residual = found + length * step, residual - length * curved
-        scaled, before = residual * inverse, power
-        power = (residual * scaled).sum(axis=1, keepdims=True)
-        step = scaled + power / np.maximum(before, NEARLY_ZERO) * step
-    return found
-
-
 def nearest(weights: Floats) -> Floats:
     """Round the weights (out, in) of each row to the nearest multiple of its step."""
-    step = _steps(weights)
+    step = steps(weights)
     return np.asarray(np.round(weights / step) * step)
 
 
-def round_together(weights: Floats, second: Floats) -> Floats:
+def round_together(weights: Floats, second: Floats, levels: Floats | None = None) -> Floats:
     """Round weights (out, in) so that what they give of inputs with these second moments (in, in) changes little.
+
+    To whole multiples of their row's step, up to 127 of them, or to `levels` alone, in rising order.
 
     One input after the other, from the strongest to the weakest; the error of each is passed on to the weights of those
     that are not rounded yet, as GPTQ does (arXiv:2210.17323). The largest weight of a row stays as it is, so that
     whoever takes the step from it finds the same, and zeros stay zero.
     """
-    step = _steps(weights)[:, 0]
+    step = steps(weights)[:, 0]
+    levels = np.arange(-WEIGHT_LEVELS, WEIGHT_LEVELS + 1.0) if levels is None else np.unique(np.round(levels))
+    between = (levels[1:] + levels[:-1]) / 2
     order = np.argsort(-np.diag(second), kind="stable")
     left, rounded, zero = weights[:, order].copy(), np.empty_like(weights), weights[:, order] == 0
     upper = np.linalg.cholesky(np.linalg.inv(second[np.ix_(order, order)])).T
     for column in range(len(order)):
-        value = np.clip(np.round(left[:, column] / step), -WEIGHT_LEVELS, WEIGHT_LEVELS) * step
+        value = levels[np.searchsorted(between, left[:, column] / step)] * step
         value[zero[:, column]] = 0.0
         rounded[:, order[column]] = value
         errors = (left[:, column] - value) / upper[column, column]
@@ -323,11 +289,6 @@ def round_together(weights: Floats, second: Floats) -> Floats:
     rows, largest = np.arange(len(weights)), np.abs(weights).argmax(axis=1)
     rounded[rows, largest] = np.sign(weights[rows, largest]) * WEIGHT_LEVELS * step
     return rounded
-
-
-def _steps(weights: Floats) -> Floats:
-    steps: Floats = np.maximum(np.abs(weights).max(axis=1, keepdims=True) / WEIGHT_LEVELS, 1e-12)
-    return steps
 
 
 def _last_linear(graph: Graph, first: int, end: int) -> int | None:

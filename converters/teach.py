@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeeff.converters import runtime
+from edgeeff.converters.compress import Compression
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.trace import Send, serve
 from edgeeff.errors import ModelError
@@ -127,7 +128,7 @@ class Training:
     def __init__(
         self, tf: Any, graph: Graph, begun: Graph, ranges: dict[str, tuple[float, float]], request: Request
     ) -> None:
-        from edgeeff.converters.twin import Compression, Twin  # noqa: PLC0415 - it is TensorFlow
+        from edgeeff.converters.twin import Twin  # noqa: PLC0415 - it is TensorFlow
 
         self._tf, self._graph, self._request, self._folder = tf, graph, request, Path(request.folder)
         self._images = np.load(self._folder / "learned.npy", mmap_mode="r")

@@ -21,7 +21,8 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 from edgeeff.converters import replay
-from edgeeff.converters.graph import WEIGHTED, Graph, pointwise
+from edgeeff.converters.compress import FIXED_CENTROIDS, WEIGHT_LEVELS, Compression, codebook, pointwise
+from edgeeff.converters.graph import WEIGHTED, Graph
 from edgeeff.errors import ModelError
 
 Array = npt.NDArray[Any]
@@ -29,20 +30,7 @@ quantization: Any = tfmot.quantization.keras
 sparsity: Any = tfmot.sparsity.keras
 clustering: Any = tfmot.clustering.keras
 
-WEIGHT_LEVELS, LEVELS = 127, 255
-FIXED_CENTROIDS = (-WEIGHT_LEVELS, 0, WEIGHT_LEVELS)
-"""Of every codebook: a channel's largest weight stays what its step is told by, and pruned weights stay zero."""
-LLOYD_STEPS = 30
-
-
-@dataclass(frozen=True)
-class Compression:
-    """What happens to the weights of pointwise convolutions beyond their rounding."""
-
-    sparsity: float = 0.0
-    """Share of them that is zero to begin with, and stays zero."""
-    clusters: int = 0
-    """How many different values are left of the 255; 0 leaves all."""
+LEVELS = 255
 
 
 class Rounded(quantization.quantizers.Quantizer):  # type: ignore[misc]
@@ -331,10 +319,10 @@ class Twin:
         if kind in WEIGHTED:
             depthwise = kind == "DEPTHWISE_CONV_2D"
             kernel = self._kernel(operator)
-            compression = self._compression
-            dense = learn and bool(compression.sparsity or compression.clusters) and pointwise(self._graph, operator)
-            codebook = _codebook(kernel, self._compression.clusters) if dense and self._compression.clusters else None
-            weights = Rounded(kernel.shape, depthwise=depthwise, codebook=codebook)
+            dense = learn and bool(self._compression) and pointwise(self._graph, operator)
+            rows, clusters = kernel.reshape(-1, kernel.shape[-1]).T, self._compression.clusters
+            values = codebook(rows, clusters).astype(np.float32) if dense and clusters else None
+            weights = Rounded(kernel.shape, depthwise=depthwise, codebook=values)
             attribute = "depthwise_kernel" if depthwise else "kernel"
         config = Simulated(self._rounding(kind, output, learn=learn), weights, attribute)
         part = Learned(
@@ -383,23 +371,3 @@ def _to_file(kernel: Array) -> Array:
     """Weights of a convolution or a dense layer as the file has them, output channels first."""
     weights: Array = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 0, 1, 2)
     return weights
-
-
-def _codebook(kernel: Array, clusters: int) -> Array:
-    """Choose the values that weights, in steps of their channel, may take: k-means from evenly filled clusters.
-
-    Weights that are zero have their value, so that those that are pruned take none of the others'.
-    """
-    size = np.maximum(np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)), keepdims=True) / WEIGHT_LEVELS, 1e-12)
-    scaled = np.sort((kernel / size).ravel())
-    scaled = scaled[np.round(scaled) != 0]
-    free = clusters - len(FIXED_CENTROIDS)
-    centroids = np.quantile(scaled, (np.arange(free) + 0.5) / free) if free and len(scaled) else np.empty(0)
-    for _ in range(LLOYD_STEPS):
-        book = np.sort(np.concatenate([centroids, FIXED_CENTROIDS]))
-        nearest = np.searchsorted((book[1:] + book[:-1]) / 2, scaled)
-        sums, counts = np.bincount(nearest, scaled, len(book)), np.bincount(nearest, minlength=len(book))
-        means = np.where(counts > 0, sums / np.maximum(counts, 1), book)
-        centroids = means[~np.isin(book, FIXED_CENTROIDS)]
-    book = np.sort(np.concatenate([centroids, FIXED_CENTROIDS]))
-    return book.astype(np.float32)

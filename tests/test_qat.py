@@ -22,9 +22,10 @@ from click.testing import CliRunner
 from edgeeff.cli import main
 from edgeeff.converters import convert as conversion
 from edgeeff.converters import float_model, qat, quantize, recover, teach
+from edgeeff.converters.compress import pointwise
 from edgeeff.converters.convert import Calibration, Source, convert
 from edgeeff.converters.float_model import FloatModel, finish
-from edgeeff.converters.graph import Graph, pointwise
+from edgeeff.converters.graph import Graph
 from edgeeff.converters.qat import Finetune, finetune
 from edgeeff.converters.runtime import Session
 from edgeeff.errors import CalibrationError, InputError, MissingExtraError, ModelError
@@ -40,8 +41,9 @@ sys.path[:] = sys.argv.pop(1).split(":")
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from edgeeff.converters import refit, teach
-from edgeeff.converters.graph import Graph, pointwise
+from edgeeff.converters import teach
+from edgeeff.converters.compress import pointwise, prune
+from edgeeff.converters.graph import Graph
 from edgeeff.converters.trace import serve
 
 # A tiny network learns something in a few steps when they are large.
@@ -60,7 +62,7 @@ def lessons(argument, send):
     for weights in [int(one.inputs[1]) for one in start.operators if pointwise(start, one)]:
         values = start.constant(weights)
         rows = values.reshape(len(values), -1).astype(np.float64)
-        start.set_constant(weights, refit.prune(rows, np.eye(rows.shape[1]), 0.5).reshape(values.shape))
+        start.set_constant(weights, prune(rows, np.eye(rows.shape[1]), 0.5).reshape(values.shape))
     (small / teach.START).write_bytes(start.content())
     teach.run(replace(request, folder=str(small), labels=True, sparsity=0.5, clusters=8), lambda said: None)
 
@@ -183,9 +185,9 @@ def test_pruned_and_clustered_weights_are_so_in_the_file(done: Done) -> None:
     assert qat.compressed_bytes(content) < qat.compressed_bytes(done.content)
     assert said["history"][-1]["accuracy"] is not None
     # What training began without is what tfmot kept out.
-    start = Graph((small / teach.START).read_bytes())
-    for weights in [int(one.inputs[1]) for one in start.operators if pointwise(start, one)]:
-        before = np.asarray(start.constant(weights))
+    begun = Graph((small / teach.START).read_bytes())
+    for weights in [int(one.inputs[1]) for one in begun.operators if pointwise(begun, one)]:
+        before = np.asarray(begun.constant(weights))
         assert np.mean(before == 0) == pytest.approx(0.5, abs=1 / before.size)
         assert not arrays(small)[f"weights/{weights}"][before == 0].any()
 

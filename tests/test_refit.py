@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeeff.converters import quantize, recover, refit
+from edgeeff.converters.compress import Compression, codebook, pointwise
 from edgeeff.converters.float_model import FloatModel, finish
-from edgeeff.converters.graph import WEIGHTED, Graph, pointwise
+from edgeeff.converters.graph import WEIGHTED, Graph
 from tests import tiny
 
 PHOTOS = np.stack(tiny.images(48, size=16))
@@ -60,7 +61,7 @@ def test_rounded_weights_are_what_a_quantizer_makes_of_them(seed: int) -> None:
 def test_errors_of_rounding_make_up_for_each_other(seed: int) -> None:
     weights, inputs = drawn(seed)
     coarse = 8 * weights / np.abs(weights).max(axis=1, keepdims=True)
-    coarse[:, 0] = refit.WEIGHT_LEVELS  # so that the others have few levels, and inputs[:, 0] says nothing
+    coarse[:, 0] = 127  # so that the others have few levels, and inputs[:, 0] says nothing
     inputs[:, 0] = 0
     second = inputs.T @ inputs / len(inputs) + 0.01 * np.eye(weights.shape[1])
     together, each = (
@@ -100,60 +101,11 @@ def test_inputs_that_say_nothing_fit_nothing(value: float) -> None:
         assert refit.least_squares(np.full((9, 4), value), np.ones((9, 3)), np.ones((3, 4)), np.zeros(3)) is None
 
 
-# --- Pruning ----------------------------------------------------------------------------------------------------------
-
-
-def pruned(seed: int, share: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    weights, inputs = drawn(seed)
-    second = inputs.T @ inputs / len(inputs) + 0.01 * np.eye(weights.shape[1])
-    return weights, second, refit.prune(weights, second, share)
-
-
-def loss(difference: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean square of what a change of weights changes, by row."""
-    return np.asarray(((difference @ second) * difference).sum(axis=1))
-
-
-@given(seeds, st.sampled_from([0.1, 0.3, 0.5, 0.9, 0.95]))
-@settings(max_examples=50)
-def test_as_many_weights_are_zero_as_are_to_be_in_every_row(seed: int, share: float) -> None:
-    weights, _, found = pruned(seed, share)
-    zeros = (found == 0).sum(axis=1)
-    assert abs(zeros.sum() - share * weights.size) <= 0.5 + 1e-6
-    assert zeros.max() - zeros.min() <= 1
-
-
-@given(seeds, st.sampled_from([0.3, 0.5, 0.75]))
-@settings(max_examples=50)
-def test_weights_that_stay_make_up_for_the_others(seed: int, share: float) -> None:
-    weights, second, found = pruned(seed, share)
-    for before, after in zip(weights, found, strict=True):
-        kept = after != 0
-        best = np.where(kept, before, 0.0)
-        best[kept] += np.linalg.solve(second[np.ix_(kept, kept)], second[np.ix_(kept, ~kept)] @ before[~kept])
-        least, ours = (loss((one - before)[np.newaxis], second)[0] for one in (best, after))
-        assert ours <= 1.02 * least + 1e-9
-
-
-def test_what_goes_is_what_is_missed_least() -> None:
-    better = 0
-    for seed in range(20):
-        weights, second, found = pruned(seed, 0.5)
-        small = np.where(np.abs(weights) >= np.median(np.abs(weights), axis=1, keepdims=True), weights, 0.0)
-        better += loss(found - weights, second).sum() < 0.5 * loss(small - weights, second).sum()
-    assert better >= 18
-
-
-def test_a_row_of_zeros_stays_one_and_the_count_is_kept() -> None:
-    weights, inputs = drawn(2)
-    weights[1] = 0.0
-    found = refit.prune(weights, inputs.T @ inputs / len(inputs) + 0.01 * np.eye(12), 0.5)
-    assert (found == 0).sum(axis=1).tolist() == [6] * 6
-    assert np.abs(found[1]).max() <= refit.NEARLY_ZERO
+# --- Networks, compressed ---------------------------------------------------------------------------------------------
 
 
 def test_networks_are_pruned_in_their_convolutions_of_single_pixels() -> None:
-    sparse = refit.refit(model(), ranges(), PHOTOS, sparsity=0.5)
+    sparse = refit.refit(model(), ranges(), PHOTOS, compression=Compression(sparsity=0.5))
     before, after = Graph(model().content), Graph(sparse.content)
     counted = 0
     for operator in before.operators:
@@ -165,6 +117,35 @@ def test_networks_are_pruned_in_their_convolutions_of_single_pixels() -> None:
     assert counted == 5
 
 
+def test_networks_are_clustered_in_their_convolutions_of_single_pixels() -> None:
+    """As an int8 file has them, and with a part of them pruned, too."""
+    made = refit.refit(model(), ranges(), PHOTOS, compression=Compression(sparsity=0.5, clusters=8))
+    content = quantize.quantize(made, recover.INT8, ranges(), input_type="uint8", output_type="float32")
+    before, after = Graph(model().content), Graph(content)
+    convolutions = {before.name(int(one.outputs[0])) for one in before.operators if pointwise(before, one)}
+    stored = [one for one in after.operators if after.name(int(one.outputs[0])) in convolutions]
+    assert len(stored) == len(convolutions) == 5
+    for operator in stored:
+        values = np.asarray(after.constant(int(operator.inputs[1])))
+        assert 4 < len(np.unique(values)) <= 8
+        assert np.mean(values == 0) >= 0.5 - 1 / values.size
+
+
+def test_errors_of_clustering_make_up_for_each_other() -> None:
+    better = 0
+    for seed in range(20):
+        weights, inputs = drawn(seed)
+        second = inputs.T @ inputs / len(inputs) + 0.01 * np.eye(weights.shape[1])
+        book = np.round(codebook(weights, 8))
+        size = np.abs(weights).max(axis=1, keepdims=True) / 127
+        nearest = book[np.abs(weights[:, :, np.newaxis] / size[:, :, np.newaxis] - book).argmin(axis=2)] * size
+        together = refit.round_together(weights, second, book)
+        assert np.isin(np.round(together / size), book).all()
+        each, ours = (np.square(inputs @ (found - weights).T).mean() for found in (nearest, together))
+        better += ours < 0.7 * each
+    assert better >= 18
+
+
 def test_a_pruned_network_is_closer_to_float_than_one_without_its_smallest_weights() -> None:
     judge = recover.Judge(model(), OTHERS[:1], OTHERS)
     smallest = Graph(model().content)
@@ -172,7 +153,7 @@ def test_a_pruned_network_is_closer_to_float_than_one_without_its_smallest_weigh
         values = np.array(smallest.constant(int(operator.inputs[1])))
         smallest.set_constant(int(operator.inputs[1]), np.where(np.abs(values) < np.median(np.abs(values)), 0, values))
     naive = replace(model(), content=smallest.content())
-    made = refit.refit(model(), ranges(), PHOTOS, sparsity=0.5)
+    made = refit.refit(model(), ranges(), PHOTOS, compression=Compression(sparsity=0.5))
     ours, theirs = (judge.attempt("", one, ranges()).fidelity.divergence for one in (made, naive))
     assert ours < 0.5 * theirs
 
