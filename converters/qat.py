@@ -137,10 +137,10 @@ def finetune(
 ) -> tuple[bytes, Finetuning]:
     """Fine-tune a float model on images and quantize it to int8; return the file and the report.
 
-    With a `plan` training begins with weights that are tuned block by block, if those are better than ranges alone;
-    with weights that are pruned and clustered block by block, where they are to be. The state is kept in `folder`, and
-    taken up from there when everything is the same as in the run before. The result depends on the model, the images,
-    the wish, the seed and the number of threads alone. Raises ModelError for a network that the twin cannot be made of,
+    Training begins with weights that are fitted block by block, with a `plan` tuned, or with ranges alone, whichever is
+    best; with pruned and clustered weights where that is the wish. The state is kept in `folder`, and taken up from
+    there when everything is the same as in the run before. The result depends on the model, the images, the wish, the
+    seed and the number of threads alone. Raises ModelError for a network that the twin cannot be made of,
     CalibrationError for too few images, MissingExtraError without the packages; KeyboardInterrupt says where the state
     is.
     """
@@ -301,12 +301,13 @@ def _begin(
     if not spans.exists():  # written last
         ranges, *_ = recover.choose_ranges(model, list(pixels[:MOST_RANGED]), judge, threads=threads, progress=progress)
         best = judge.attempt(RANGES, model, ranges), model, ranges
-        if compression:
-            fitted = recover.fit(
-                model, ranges, list(pixels), compression=compression, seed=seed, threads=threads, progress=progress
-            )
-            best = judge.attempt(COMPRESSED, fitted, ranges), fitted, ranges
-        elif plan is not None:
+        fitted = recover.fit(
+            model, ranges, list(pixels), compression=compression, seed=seed, threads=threads, progress=progress
+        )
+        attempt = judge.attempt(COMPRESSED if compression else recover.FITTED, fitted, ranges)
+        if compression or attempt.fidelity.divergence < best[0].fidelity.divergence:
+            best = attempt, fitted, ranges
+        if plan is not None and not compression:
             found = recover.tune(model, ranges, list(pixels), plan, seed=seed, threads=threads, progress=progress)
             tried = [(judge.attempt(name, changed, its), changed, its) for name, changed, its in found]
             best = min([best, *tried], key=lambda one: one[0].fidelity.divergence)

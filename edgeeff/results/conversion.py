@@ -79,7 +79,7 @@ class Finetuning:
     judging_images: int
     """Images kept apart, which chose the step."""
     before: Attempt
-    """What training began with: ranges alone, or weights that were tuned, or pruned, block by block."""
+    """What training began with: ranges alone, or weights that were fitted, tuned or compressed block by block."""
     after: Attempt
     """What came of training."""
     chosen: str
