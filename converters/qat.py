@@ -50,8 +50,10 @@ TUNED_PACE = 0.1
 """Share of the learning rates where training begins with fitted weights, which only get worse with all of it."""
 DAY_S = 86400.0
 PACKAGES = {"tf_keras": "tf-keras", "tensorflow_model_optimization": "tensorflow-model-optimization"}
+# oneDNN keeps every convolution's weights in an order of its own, which takes memory and gives no time here.
 CHILD = (
-    "import os, sys; os.environ['TF_USE_LEGACY_KERAS'] = '1'; sys.path[:] = sys.argv.pop(1).split(':'); "
+    "import os, sys; os.environ.update(TF_USE_LEGACY_KERAS='1', TF_ENABLE_ONEDNN_OPTS='0'); "
+    "sys.path[:] = sys.argv.pop(1).split(':'); "
     "from edgeeff.converters.teach import main; sys.exit(main())"
 )
 RANGES, COMPRESSED = "ranges alone", "weights compressed"
