@@ -16,6 +16,7 @@ from PIL import Image
 from edgeeff import cli
 from edgeeff.calibration.ranges import Histogram
 from edgeeff.converters import metadata
+from edgeeff.converters import quantize as quantize_module
 from edgeeff.converters.float_model import finish
 from edgeeff.converters.graph import Graph
 from edgeeff.converters.quantize import Ranges, collect_ranges, quantize
@@ -128,6 +129,7 @@ def test_what_was_broken_is_named(desk: Path, what: str) -> None:
         "constant-output",
         "clipped-output",
         "calibration-range",
+        "cut-off-biases",
         "worst-tensors",
     ]
 
@@ -141,6 +143,25 @@ def test_a_healthy_file_is_said_to_be_healthy(desk: Path, options: Any, data: st
     assert record.agreement >= 0.9
     assert not any(test.found for test in record.tests)
     assert any("made by edgeeff" in note for note in record.notes) == (data is None)
+
+
+def test_biases_that_are_cut_off_are_named(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As litert-quantizer leaves a channel whose weights are nothing: it always wins, and says nothing any more."""
+
+    def off(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        changed = np.array(values)
+        changed[1] = 0.0 if values.ndim > 1 else 12.0
+        return changed
+
+    content = edited(tiny.classifier(), dense_weights=off, dense_bias=off)
+    (desk / "off.tflite").write_bytes(content)
+    fine = judged(desk, int8(content), baseline=desk / "off.tflite")
+    monkeypatch.setattr(quantize_module, "MOST_BIAS", 1 << 40)
+    record = judged(desk, int8(content), baseline=desk / "off.tflite")
+    assert fine.cause is None
+    assert record.cause is not None
+    assert record.cause.cause == "cut-off-biases"
+    assert "1 biases of 1 layers are cut off at the end of int32" in record.cause.text
 
 
 def test_the_evidence_is_in_the_text(desk: Path) -> None:

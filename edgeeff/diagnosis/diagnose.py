@@ -250,6 +250,7 @@ def _tests(case: _Case) -> Iterator[Test]:
     yield _constant(case)
     yield _clipped(case)
     yield _ranges(case)
+    yield _biases(case)
     yield _tensors(case)
 
 
@@ -393,6 +394,19 @@ def _range_of(fault: TensorFault) -> str:
     )
 
 
+def _biases(case: _Case) -> Test:
+    cut = tensors.cut_biases(case.plan.model)
+    layers = list(dict.fromkeys(cut))
+    text = (
+        f"{len(cut):,} biases of {len(layers):,} layers are cut off at the end of int32, and sums with them wrap: "
+        f"{listed([short(name) for name in layers])}"
+        if cut
+        else "no bias is cut off at the end of int32"
+    )
+    figures = {"biases": float(len(cut)), "layers": float(len(layers))}
+    return Test("cut-off-biases", bool(cut) and not case.sound, text, figures)
+
+
 def _tensors(case: _Case) -> Test:
     if not case.compared:
         return Test("worst-tensors", False, "no tensor of the two files could be told alike")
@@ -462,6 +476,11 @@ def _advice(case: _Case, test: Test) -> str:
         return (
             f"a float16 file tells whether it is quantization: edgeeff convert --model {baseline} --scheme float16; "
             f"then {case.convert()}"
+        )
+    if test.name == "cut-off-biases":
+        return (
+            "the weights of these channels are next to nothing, and with them the steps that a bias is counted in; "
+            f"edgeeff widens the steps: {case.convert()}"
         )
     return f"the ranges are not at fault, rounding is: {case.convert('--effort thorough')}, or --min-agreement 95"
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edgeeff.calibration import ranges
 from edgeeff.calibration.ranges import SATURATED, Histogram, Rule
 from edgeeff.converters import inspect
-from edgeeff.converters.graph import WEIGHTED
+from edgeeff.converters.graph import OPTIONAL, WEIGHTED, Graph
 from edgeeff.diagnosis.scores import Feed, Pictures
 from edgeeff.results import TensorFault
 
@@ -90,6 +90,19 @@ def is_quantized(path: Path) -> bool:
     graph = inspect.parse(path.read_bytes())
     made = (graph.tensors[index] for operator in graph.operators for index in operator.outputs)
     return any(tensor.dtype in LEVELS and tensor.quantization is not None for tensor in made)
+
+
+def cut_biases(model: Path) -> tuple[str, ...]:
+    """Return the name of an operator's result for each of its int32 biases that is as large as the type can hold."""
+    graph, limit = Graph.read(model), np.iinfo(np.int32)
+    found: list[str] = []
+    for operator in graph.operators:
+        if graph.kind(operator) in WEIGHTED and len(operator.inputs) > 2 and operator.inputs[2] != OPTIONAL:
+            bias = graph.constant(int(operator.inputs[2]))
+            if bias is not None and bias.dtype == np.int32:
+                ends = np.isin(bias, (limit.min, -limit.max, limit.max))
+                found += [graph.name(int(operator.outputs[0]))] * int(ends.sum())
+    return tuple(found)
 
 
 def compare(
