@@ -6,7 +6,7 @@ subtracting belong to others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from edgeeff.converters import inspect
@@ -36,19 +36,20 @@ def cut(content: bytes, origin: str = "the model") -> tuple[Block, ...]:
     A cut is made only where a single tensor leads on. Raises ModelError when the network has no blocks by name, or
     only one; and what reading raises.
     """
-    operators = inspect.parse(content).operators
+    parsed = inspect.parse(content)
+    operators, constants = parsed.operators, {tensor.index for tensor in parsed.tensors if tensor.constant}
     names = _names(operators)
     ends = [
         position
         for position in range(len(operators) - 1)
-        if names[position] != names[position + 1] and _leading_on(operators, position) is not None
+        if names[position] != names[position + 1] and _leading_on(operators, position, constants) is not None
     ]
     if not ends:
         raise ModelError(
             f"{origin} cannot be cut into blocks: its tensors are not named after any, or it is compiled for the Edge "
             "TPU; convert it from Keras with edgeeff to keep the names"
         )
-    files = _files(content, origin, operators, ends)
+    files = _files(content, origin, operators, ends, constants)
     blocks = []
     begin = 0
     for end, file in zip([*ends, len(operators) - 1], [*files, content], strict=True):
@@ -67,7 +68,7 @@ def _names(operators: Sequence[inspect.Operator]) -> list[str]:
     return names
 
 
-def _leading_on(operators: Sequence[inspect.Operator], position: int) -> int | None:
+def _leading_on(operators: Sequence[inspect.Operator], position: int, constants: Set[int]) -> int | None:
     """Return the only tensor that leads from the operators up to `position` to later ones; None when there are more."""
     done = operators[: position + 1]
     written = {index for operator in done for index in operator.outputs}
@@ -75,17 +76,19 @@ def _leading_on(operators: Sequence[inspect.Operator], position: int) -> int | N
     made_later = {index for operator in later for index in operator.outputs}
     read_before = {index for operator in done for index in operator.inputs} - written
     read_later = {index for operator in later for index in operator.inputs if index >= 0} - made_later
-    # Constants are read on both sides only where they are shared; the network's input would be, too.
-    crossing = read_later & (written | read_before)
+    # The network's input may be read on both sides, and so may a constant, which every file has for itself.
+    crossing = (read_later & (written | read_before)) - constants
     return crossing.pop() if len(crossing) == 1 and crossing <= written else None
 
 
-def _files(content: bytes, origin: str, operators: Sequence[inspect.Operator], ends: Sequence[int]) -> list[bytes]:
+def _files(
+    content: bytes, origin: str, operators: Sequence[inspect.Operator], ends: Sequence[int], constants: Set[int]
+) -> list[bytes]:
     """Return the files that end after each of these operators, in their order."""
     files = []
     for end in ends:
         graph = Graph(content, origin)
-        tensor = _leading_on(operators, end)
+        tensor = _leading_on(operators, end, constants)
         assert tensor is not None  # noqa: S101 - an end is where one leads on
         graph.cut(0, end + 1, graph.inputs[0], tensor)
         files.append(graph.content())

@@ -36,8 +36,10 @@ LOAD_LIMIT_S = 120.0
 """How long LiteRT may take to load a file; B7 in float takes a few seconds on a desk and about ten on a small board."""
 
 _BLOCK = re.compile(
-    r"(?:^|[/;_])(block_?\d+[a-z]*|stem|top|head|predictions|probs|normalization|rescaling)(?=[/;_:]|$)"
+    r"(?:^|[/;_])(features[_.]\d+(?:[_.]\d+(?=[_.]block))?|blocks[_.]\d+[_.]\d+|block_?\d+[a-z]*"
+    r"|stem|top|head|predictions|probs|normalization|rescaling)(?=[/;_.:]|$)"
 )
+"""As the layers of Keras applications are named, of torchvision (features.1.0.block.0) and of timm (blocks.1.0)."""
 _EDGE_TPU = "it is compiled for the Edge TPU: only that device and its delegate run it"
 _EIGHT_BIT = frozenset({"int8", "uint8"})
 _INTEGERS = {"int32": 4, "int64": 8}

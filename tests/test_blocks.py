@@ -82,6 +82,48 @@ def test_no_cut_is_made_where_a_shortcut_leads_around() -> None:
     assert [(block.name, block.operators) for block in blocks] == [("stem", 1), ("block1a", 3)]
 
 
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        (
+            ("features_0_0_1", "features_1_0_block_0_0_1", "features_1_0_block_1_fc1_1", "features_2_0_block_0_0_1"),
+            ["features_0", "features_1_0", "features_2_0"],
+        ),
+        (
+            ("features.0.0", "features.1.0.block.0.0", "features.1.1.block.0.0", "features.8.0"),
+            ["features.0", "features.1.0", "features.1.1", "features.8"],
+        ),
+        (
+            ("conv_stem", "blocks.0.0.conv_pw", "blocks.1.0.conv_pw", "blocks.1.1.se"),
+            ["stem", "blocks.0.0", "blocks.1.0"],
+        ),
+        (("stem_conv", "block_1_expand", "block_2_expand"), ["stem", "block_1", "block_2"]),
+    ],
+)
+def test_layers_are_told_by_the_names_that_libraries_give(layers: tuple[str, ...], names: list[str]) -> None:
+    """Of torchvision, of timm, and of Keras' MobileNetV2; the first block is what comes before."""
+    assert [block.name for block in cut(network(layers))][1 : len(names) + 1] == names
+
+
+def test_constants_that_blocks_share_do_not_tie_them_together() -> None:
+    graph = tiny.empty()
+    current = graph.inputs[0]
+    axes = graph.add_tensor("axes", (2,), "int32", np.array([1, 2], np.int32))
+    options = graph.schema.ReducerOptionsT()
+    options.keepDims = True
+    for name in ("stem_conv", "block1a_conv", "block2a_conv"):
+        gate = graph.add_tensor(f"net/{name}/gate", (1, 1, 1, 3), "float32")
+        graph.insert(len(graph.operators), "MEAN", [current, axes], [gate], options)
+        gated = graph.add_tensor(f"net/{name}/gated", (1, 8, 8, 3), "float32")
+        graph.insert(len(graph.operators), "MUL", [current, gate], [gated], graph.schema.MulOptionsT())
+        current = gated
+    graph.set_output(current)
+    blocks = cut(graph.content())
+    assert [(block.name, block.operators) for block in blocks] == [("stem", 2), ("block1a", 2), ("block2a", 2)]
+    image = np.random.default_rng(1).uniform(0, 255, (8, 8, 3))
+    assert all(np.isfinite(tiny.run(block.content, image)).all() for block in blocks)
+
+
 def test_a_network_without_names_is_refused() -> None:
     with pytest.raises(ModelError, match=r"x\.tflite cannot be cut into blocks"):
         cut(tiny.classifier(), "x.tflite")

@@ -158,6 +158,16 @@ BENCHMARKS = (
         key="fine-tuned",
     ),
     Benchmark(
+        "finetuning_compressed",
+        "--steps 100 --effort quick --prune 0.5 --cluster 32",
+        minutes=4,
+        full="--prune 0.5 --cluster 32",
+        full_minutes=15,
+        files=IMAGENETTE,
+        key="fine-tuned",
+        module="finetuning",
+    ),
+    Benchmark(
         "without_data",
         "--effort quick --images 64",
         minutes=3.5,
