@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeeff.converters.graph import Graph
+from edgeeff.converters.graph import OPTIONAL, Graph
 
 Floats = npt.NDArray[np.float64]
 
@@ -47,6 +47,8 @@ class Compression:
 def pointwise(graph: Graph, operator: Any) -> bool:
     """Whether an operator is a convolution of single pixels over a map: most weights are in these, and bear pruning."""
     if graph.kind(operator) != "CONV_2D" or len(operator.inputs) < 3:
+        return False
+    if any(index == OPTIONAL or graph.constant(int(index)) is None for index in operator.inputs[1:3]):
         return False
     shape, side = graph.shape(int(operator.inputs[1])), graph.shape(int(operator.outputs[0]))[1:3]
     return shape[1:3] == (1, 1) and side != (1, 1) and int(np.prod(shape)) >= FEWEST_WEIGHTS
