@@ -521,7 +521,9 @@ def _run_quantizer(content: bytes, wanted: Iterable[tuple[str, str, Arithmetic]]
             raise ModelError(
                 f"litert-quantizer cannot mix precisions in this model: {type(error).__name__}: {error}"
             ) from error
-    return bytes(result.quantized_model)
+    made = bytes(result.quantized_model)
+    graph = Graph(made)
+    return graph.content() if quantize.hold_biases(graph, content) else made
 
 
 # --- Trials -----------------------------------------------------------------------------------------------------------

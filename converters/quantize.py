@@ -93,13 +93,13 @@ def quantize(
     check_output_type(scheme, output_type, model.head)
     if scheme.calibrated and ranges is None:
         raise InputError(f"the scheme {scheme.name} needs activation ranges")
-    if scheme.name == "float32":
-        content = model.content
-    else:
+    content = model.content
+    if scheme.name != "float32":
         with _quiet():
             content = _run_quantizer(model.content, model.head, scheme, ranges, float_output=output_type == "float32")
     graph = Graph(content)
-    _hold_biases(graph, model.content)
+    if scheme.name != "float32":
+        hold_biases(graph, model.content)
     _set_input_type(graph, input_type)
     _set_output_type(graph, output_type)
     return graph.content()
@@ -112,7 +112,7 @@ def static(content: bytes, ranges: Ranges) -> bytes:
     """
     with _quiet():
         graph = Graph(_run_quantizer(content, "logits", schemes.scheme("int8"), ranges, float_output=True))
-    _hold_biases(graph, content)
+    hold_biases(graph, content)
     _set_input_type(graph, "float32")
     return graph.content()
 
@@ -159,22 +159,22 @@ def _run_quantizer(content: bytes, head: Head, scheme: Scheme, ranges: Ranges | 
     return bytes(result.quantized_model)
 
 
-def _hold_biases(graph: Graph, content: bytes) -> None:
-    """Widen the weights' steps of the channels whose bias is more than int32 holds; `content` is the float graph.
+def hold_biases(graph: Graph, content: bytes) -> bool:
+    """Widen the weights' steps of the channels whose bias is more than int32 holds, and say whether there are any.
 
-    A bias counts in steps of its input times those of its weights. A channel that training or pruning switched off has
-    weights near zero and a bias that is not, which litert-quantizer cuts off, and the sum wraps around: EfficientNet-
-    Lite0 has 84 of them. With wider steps such weights lose levels, and say as little as before.
+    `content` is the float graph that litert-quantizer made `graph` of. A bias counts in steps of its input times those
+    of its weights. A channel that training or pruning switched off has weights near zero and a bias that is not, which
+    litert-quantizer cuts off, and the sum wraps around: EfficientNet-Lite0 has 84 of them. With wider steps such
+    weights lose levels, and say as little as before.
     """
-    beyond = [one for one in graph.operators if _largest_bias(graph, one) > MOST_BIAS]
-    if not beyond:
-        return
+    places = [place for place, one in enumerate(_weighted(graph)) if _largest_bias(graph, one) > MOST_BIAS]
+    if not places:
+        return False
     given = Graph(content)
-    exact = {given.name(int(one.outputs[0])): one for one in given.operators}
-    for operator in beyond:
+    for place in places:
+        operator, exact = _weighted(graph)[place], _weighted(given)[place]
         entry, weights, bias = (int(index) for index in operator.inputs)
-        levels = graph.constant(weights)
-        wanted = given.constant(int(exact[graph.name(int(operator.outputs[0]))].inputs[2]))
+        levels, wanted = graph.constant(weights), given.constant(int(exact.inputs[2]))
         if levels is None or wanted is None:
             raise ModelError(f"the bias '{graph.name(bias)}' or its weights are no constants")
         quantization, step = graph.tensor(weights).quantization, float(graph.tensor(entry).quantization.scale[0])
@@ -186,11 +186,17 @@ def _hold_biases(graph: Graph, content: bytes) -> None:
         graph.set_constant(bias, np.rint(wanted / (step * wide)))
         quantization.scale = wide.astype(np.float32)
         graph.tensor(bias).quantization.scale = (step * wide).astype(np.float32)
+    return True
+
+
+def _weighted(graph: Graph) -> list[Any]:
+    """The operators with weights: quantizing puts others between them, but leaves their order."""
+    return [operator for operator in graph.operators if graph.kind(operator) in WEIGHTED]
 
 
 def _largest_bias(graph: Graph, operator: Any) -> int:
     """Largest absolute value of an int32 bias, 0 where there is none."""
-    if graph.kind(operator) not in WEIGHTED or len(operator.inputs) < 3 or operator.inputs[2] == OPTIONAL:
+    if len(operator.inputs) < 3 or operator.inputs[2] == OPTIONAL:
         return 0
     bias = graph.constant(int(operator.inputs[2]))
     return 0 if bias is None or bias.dtype != np.int32 else int(np.abs(bias.astype(np.int64)).max())

@@ -423,6 +423,26 @@ def test_static_blocks_get_the_tuned_weights_and_others_keep_theirs() -> None:
     assert not any(name.startswith("block1") for name in weights)
 
 
+@pytest.mark.parametrize("level", ["inner", "whole"])
+def test_channels_that_were_switched_off_keep_their_bias_in_static_blocks(level: Level) -> None:
+    """Weights of 1e-12 do the same as those of 1e-3, which say as little and whose biases int32 holds."""
+    errors = []
+    for size in (1e-3, 1e-12):
+        graph = Graph(model().content)
+        (depth,) = (one for one in graph.operators if graph.name(int(one.outputs[0])) == "block2/depth")
+        weights, bias = (np.array(graph.constant(int(index))) for index in depth.inputs[1:3])
+        weights[..., :6], bias[:6] = size * weights[..., :6], 3.0
+        graph.set_constant(int(depth.inputs[1]), weights)
+        graph.set_constant(int(depth.inputs[2]), bias)
+        off = replace(model(), content=graph.content())
+        extremes = collect_ranges(off, PHOTOS)
+        made = Mixer(off, extremes, extremes)
+        content = made.content({unit: level if unit is made.units[1] else "float" for unit in made.units})
+        exact, found = (np.stack([Session(one).run(image) for image in PHOTOS]) for one in (off.content, content))
+        errors.append(float(np.abs(found - exact).mean()))
+    assert errors[1] == pytest.approx(errors[0], rel=0.05)
+
+
 PLAN = recover.PLANS["standard"]
 
 
