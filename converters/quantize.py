@@ -164,7 +164,7 @@ def hold_biases(graph: Graph, content: bytes) -> bool:
 
     `content` is the float graph that litert-quantizer made `graph` of. A bias counts in steps of its input times those
     of its weights. A channel that training or pruning switched off has weights near zero and a bias that is not, which
-    litert-quantizer cuts off, and the sum wraps around: EfficientNet-Lite0 has 84 of them. With wider steps such
+    litert-quantizer cuts off, and the sum may wrap around: EfficientNet-Lite0 has 84 of them. With wider steps such
     weights lose levels, and say as little as before.
     """
     places = [place for place, one in enumerate(_weighted(graph)) if _largest_bias(graph, one) > MOST_BIAS]

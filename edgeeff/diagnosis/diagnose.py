@@ -398,7 +398,7 @@ def _biases(case: _Case) -> Test:
     cut = tensors.cut_biases(case.plan.model)
     layers = list(dict.fromkeys(cut))
     text = (
-        f"{len(cut):,} biases of {len(layers):,} layers are cut off at the end of int32, and sums with them wrap: "
+        f"{len(cut):,} biases of {len(layers):,} layers are cut off at the end of int32, and sums may wrap: "
         f"{listed([short(name) for name in layers])}"
         if cut
         else "no bias is cut off at the end of int32"
